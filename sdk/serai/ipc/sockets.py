@@ -1,0 +1,50 @@
+"""Unix sockets that only we may use: mode 0600 and a check of the peer's uid."""
+
+import asyncio
+import os
+import socket
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+#: The kernel's limit on a Unix socket's path (108 with the closing NUL on Linux).
+MAX_SOCKET_PATH_BYTES = 107
+
+
+def peer_uid(transport: asyncio.BaseTransport) -> int:
+    """The uid of the process at the other end (SO_PEERCRED), or -1 if the kernel does not say."""
+    sock = transport.get_extra_info("socket")
+    if sock is None:
+        return -1
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return struct.unpack("3i", raw)[1]
+
+
+def is_own_peer(transport: asyncio.BaseTransport) -> bool:
+    return peer_uid(transport) in (os.getuid(), 0)
+
+
+def bind_unix(path: Path) -> socket.socket:
+    """A listening socket at `path`, 0600 from its first moment; what a dead process left there is replaced.
+
+    Raises:
+        OSError: the path is too long or its folder is not writable.
+    """
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
+        raise OSError(f"socket path {path} is longer than {MAX_SOCKET_PATH_BYTES} bytes: choose a shorter --home")
+    staged = path.with_name(f"{path.name}.{os.getpid()}")
+    if staged.is_socket():
+        staged.unlink()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    before = os.umask(0o177)
+    try:
+        listener.bind(str(staged))
+    finally:
+        os.umask(before)
+    listener.listen(1024)
+    os.replace(staged, path)  # listening before it is visible: no window in which a client is refused
+    return listener
+
+
+async def serve_unix(path: Path, factory: Callable[[], asyncio.Protocol]) -> asyncio.AbstractServer:
+    return await asyncio.get_running_loop().create_unix_server(factory, sock=bind_unix(path))
