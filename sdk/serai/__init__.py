@@ -8,18 +8,105 @@ Inside an algorithm, `serai.model("name").run(...)` runs a model of its manifest
 Names load on first use: inside an algorithm's own interpreter only the standard library may be there.
 """
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from serai.model import model as model
+    from serai._async_client import AsyncAlgorithm, AsyncClient, async_client
+    from serai._client import Algorithm, Client, client
+    from serai._requests import OutputType
+    from serai._responses import AlgorithmInfo, Metadata, PublishedVersion, Response
+    from serai.errors import (
+        AlgorithmError,
+        ApiError,
+        BadAnswer,
+        Conflict,
+        ConnectionFailed,
+        DeadlineExceeded,
+        FolderError,
+        Forbidden,
+        InvalidRequest,
+        NotFound,
+        PaymentRequired,
+        RateLimited,
+        SeraiError,
+        ServerFault,
+        SettingsError,
+        TooLarge,
+        Unauthorized,
+        Unavailable,
+    )
+    from serai.model import Model, ModelError, model
 
 __version__ = "0.1.0"
 
-#: Public name -> the module that has it.
-_WHERE = {"model": "serai.model"}
+#: Module -> the public names it has.
+_NAMES_OF = {
+    "serai._async_client": ("AsyncAlgorithm", "AsyncClient", "async_client"),
+    "serai._client": ("Algorithm", "Client", "client"),
+    "serai._requests": ("OutputType",),
+    "serai._responses": ("AlgorithmInfo", "Metadata", "PublishedVersion", "Response"),
+    "serai.errors": (
+        "AlgorithmError",
+        "ApiError",
+        "BadAnswer",
+        "Conflict",
+        "ConnectionFailed",
+        "DeadlineExceeded",
+        "FolderError",
+        "Forbidden",
+        "InvalidRequest",
+        "NotFound",
+        "PaymentRequired",
+        "RateLimited",
+        "SeraiError",
+        "ServerFault",
+        "SettingsError",
+        "TooLarge",
+        "Unauthorized",
+        "Unavailable",
+    ),
+    "serai.model": ("Model", "ModelError", "model"),
+}
+_WHERE = {name: module for module, names in _NAMES_OF.items() for name in names}
 
-__all__ = ["__version__", "model"]  # noqa: F822
+__all__ = [
+    "Algorithm",
+    "AlgorithmError",
+    "AlgorithmInfo",
+    "ApiError",
+    "AsyncAlgorithm",
+    "AsyncClient",
+    "BadAnswer",
+    "Client",
+    "Conflict",
+    "ConnectionFailed",
+    "DeadlineExceeded",
+    "FolderError",
+    "Forbidden",
+    "InvalidRequest",
+    "Metadata",
+    "Model",
+    "ModelError",
+    "NotFound",
+    "OutputType",
+    "PaymentRequired",
+    "PublishedVersion",
+    "RateLimited",
+    "Response",
+    "SeraiError",
+    "ServerFault",
+    "SettingsError",
+    "TooLarge",
+    "Unauthorized",
+    "Unavailable",
+    "__version__",
+    "async_client",
+    "client",
+    "model",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -29,3 +116,18 @@ def __getattr__(name: str) -> Any:
     value = getattr(import_module(module), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """Importing a submodule sets it as an attribute of its package; `serai.model` must stay the function."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _WHERE and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -1,0 +1,220 @@
+"""The client that waits: thin, because what is asked and answered is decided in `_requests` and `_responses`."""
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
+
+import httpx2
+
+from serai import _http
+from serai._packing import BLOCK_BYTES, pack
+from serai._requests import (
+    Options,
+    OutputType,
+    Reference,
+    Request,
+    call_request,
+    exists_request,
+    listing_request,
+    make_options,
+    parse_reference,
+    publish_request,
+)
+from serai._responses import (
+    AlgorithmInfo,
+    LineSplitter,
+    PublishedVersion,
+    Response,
+    read_call,
+    read_error,
+    read_exists,
+    read_page,
+    read_publish_line,
+)
+from serai.errors import BadAnswer, ConnectionFailed
+from serai.settings import load_settings
+
+
+def client(
+    key: str | None = None,
+    address: str | None = None,
+    profile: str | None = None,
+    *,
+    transport: httpx2.BaseTransport | None = None,
+) -> "Client":
+    """A client for the server at `address`; what is left out comes from the environment or `~/.serai/config.toml`."""
+    return Client(key, address, profile, transport=transport)
+
+
+class Client:
+    """Calls one server over a pool of connections. May be shared by threads; close it or use it with `with`."""
+
+    def __init__(
+        self,
+        key: str | None = None,
+        address: str | None = None,
+        profile: str | None = None,
+        *,
+        transport: httpx2.BaseTransport | None = None,
+    ) -> None:
+        self.settings = load_settings(key, address, profile)
+        self._http = httpx2.Client(
+            headers=_http.default_headers(self.settings),
+            verify=_http.needs_tls(self.settings),
+            trust_env=_http.uses_proxies(self.settings),
+            limits=_http.pool_limits(),
+            transport=transport,
+        )
+
+    def algo(self, reference: str) -> "Algorithm":
+        """The algorithm `owner/name` or `owner/name/version`. Asks nobody; raises ValueError if it is no such name."""
+        return Algorithm(self, parse_reference(reference))
+
+    def algorithms(self, query: str = "") -> Iterator[AlgorithmInfo]:
+        """The algorithms you may call, those that match `query` if one is given. Fetches page by page."""
+        marker: str | None = None
+        while True:
+            page = read_page(*self._send(listing_request(query, marker)))
+            yield from page.results
+            if page.marker is None:
+                return
+            if page.marker == marker:
+                raise BadAnswer("the listing does not advance: its marker names the same page again")
+            marker = page.marker
+
+    def publish(
+        self,
+        directory: str | os.PathLike[str],
+        visibility: str | None = None,
+        on_log: Callable[[str], None] | None = None,
+    ) -> PublishedVersion:
+        """Build and publish the algorithm in a folder; `on_log` sees each line of the build while it runs.
+
+        Raises:
+            FolderError: the folder is not an algorithm.
+            ApiError: the server refused it or the build failed.
+        """
+        with tempfile.TemporaryFile() as archive:
+            packed = pack(directory, archive)
+            if on_log is not None:
+                for name in packed.skipped:
+                    on_log(f"left out {name}: not a regular file")
+            request = publish_request(archive.tell(), visibility)
+            response = self._open(request, archive)
+            try:
+                return self._follow(request, response, on_log)
+            finally:
+                response.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _send(self, request: Request) -> tuple[int, httpx2.Headers, bytes]:
+        response = self._open(request)
+        try:
+            return response.status_code, response.headers, response.read()
+        except httpx2.RequestError as error:
+            raise _http.translate(error, self.settings, request) from error
+        finally:
+            response.close()
+
+    def _open(self, request: Request, body: BinaryIO | None = None) -> httpx2.Response:
+        """Send, and return when the answer begins. Tries again only while nothing has been sent."""
+        for delay_s in (*_http.RETRY_DELAYS_S, None):
+            built = self._http.build_request(
+                request.method,
+                self.settings.address + request.path,
+                params=list(request.query),
+                headers=dict(request.headers),
+                content=request.content if body is None else _blocks(body),
+                timeout=_http.timeout_of(request),
+            )
+            try:
+                return self._http.send(built, stream=True)
+            except httpx2.RequestError as error:
+                if delay_s is None or not isinstance(error, _http.NOT_SENT):
+                    raise _http.translate(error, self.settings, request) from error
+                time.sleep(delay_s)
+        raise AssertionError("the last try either returns or raises")
+
+    def _follow(
+        self, request: Request, response: httpx2.Response, on_log: Callable[[str], None] | None
+    ) -> PublishedVersion:
+        try:
+            if not response.is_success:
+                raise read_error(response.status_code, response.headers, response.read())
+            for line in _lines(response):
+                event = read_publish_line(line, response.headers.get("x-request-id", ""))
+                if isinstance(event, PublishedVersion):
+                    return event
+                if on_log is not None:
+                    on_log(event)
+        except httpx2.RequestError as error:
+            raise _http.translate(error, self.settings, request) from error
+        raise ConnectionFailed("the build's log ended without saying how the build ended", maybe_sent=True)
+
+
+class Algorithm:
+    """One algorithm of a client. Algorithmia's users know `pipe`, `set_options` and `exists`."""
+
+    def __init__(self, client: Client, reference: Reference) -> None:
+        self._client = client
+        self.reference = reference
+        self.options = Options()
+
+    def set_options(
+        self,
+        timeout: float | None = 300,
+        stdout: bool = False,
+        output: OutputType | str = OutputType.default,
+        **query_parameters: Any,
+    ) -> "Algorithm":
+        """Set how the next calls run, and return this algorithm.
+
+        Args:
+            timeout: seconds until the server gives a call up; None leaves it to the server.
+            stdout: bring back what the algorithm printed (its owner only).
+            output: `OutputType.default`, `raw` or `void`.
+            query_parameters: sent along as they are.
+        """
+        self.options = make_options(timeout, stdout, output, query_parameters)
+        return self
+
+    def pipe(self, data: Any) -> Response:
+        """Call with `data`: str is sent as text, bytes as they are, anything else as JSON.
+
+        Raises:
+            AlgorithmError: the algorithm failed.
+            ApiError: the platform refused; its classes say why.
+            ConnectionFailed: no answer came.
+        """
+        options = self.options
+        return read_call(*self._client._send(call_request(self.reference, data, options)), options.output)
+
+    def exists(self) -> bool:
+        """Whether the algorithm is there and yours to see."""
+        return read_exists(*self._client._send(exists_request(self.reference)))
+
+    def __repr__(self) -> str:
+        return f"Algorithm({str(self.reference)!r})"
+
+
+def _blocks(body: BinaryIO) -> Iterator[bytes]:
+    body.seek(0)
+    while block := body.read(BLOCK_BYTES):
+        yield block
+
+
+def _lines(response: httpx2.Response) -> Iterator[bytes]:
+    splitter = LineSplitter()
+    for chunk in response.iter_bytes():
+        yield from splitter.feed(chunk)
+    yield from splitter.end()
