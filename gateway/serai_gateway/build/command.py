@@ -1,0 +1,122 @@
+"""Run one command of ours for a build: with a deadline, limits, its output in the log, and no life beyond ours."""
+
+import contextlib
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from serai_gateway.build.errors import BuildError
+
+Log = Callable[[str], None]
+
+#: Longest line of output that reaches a log.
+MAX_LINE_CHARS = 2000
+#: Lines kept for the error message of a command that failed.
+_TAIL_LINES = 8
+
+#: Runs in a fresh interpreter between fork and exec, where a thread's preexec_fn would be unsafe. The kernel kills
+#: the command when the thread that waits for it dies (PR_SET_PDEATHSIG, 1).
+_LAUNCHER = """
+import ctypes, os, resource, signal, sys
+parent, file_bytes, memory_bytes = map(int, sys.argv[1:4])
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+if os.getppid() != parent:
+    os._exit(137)
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+if file_bytes:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+if memory_bytes:
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+os.execvp(sys.argv[4], sys.argv[4:])
+"""
+
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
+
+
+class Finished(NamedTuple):
+    code: int
+    tail: str  # the last lines of output
+
+
+def run_command(
+    argv: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    timeout_s: float,
+    log: Log,
+    max_file_bytes: int = 0,
+    max_memory_bytes: int = 0,
+) -> Finished:
+    """Run `argv` to its end. Zero limits are none.
+
+    Raises BuildError when it takes longer than `timeout_s`; nothing of it runs on then.
+    """
+    launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER]
+    limits = [str(os.getpid()), str(max_file_bytes), str(max_memory_bytes)]
+    process = subprocess.Popen(
+        [*launcher, *limits, *argv],
+        cwd=cwd,
+        env=dict(env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        bufsize=0,
+    )
+    tail: deque[str] = deque(maxlen=_TAIL_LINES)
+
+    def keep(line: str) -> None:
+        tail.append(line)
+        log(line)
+
+    deadline = time.monotonic() + timeout_s
+    try:
+        assert process.stdout is not None, "the pipe was asked for"
+        if not _copy_lines(process.stdout.fileno(), keep, deadline):
+            raise BuildError(f"{Path(argv[0]).name} took longer than {timeout_s:g} s and was stopped")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, deadline - time.monotonic()))
+        if process.poll() is None:
+            raise BuildError(f"{Path(argv[0]).name} took longer than {timeout_s:g} s and was stopped")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # also what it may have left running
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+    return Finished(process.returncode, "\n".join(tail))
+
+
+def _copy_lines(descriptor: int, keep: Log, deadline: float) -> bool:
+    """Until the output ends; False when the deadline comes first."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN | select.POLLHUP)
+    rest = b""
+    while True:
+        left = deadline - time.monotonic()
+        if left <= 0 or not poll.poll(left * 1000):
+            return False
+        data = os.read(descriptor, 64 * 1024)
+        *lines, rest = (rest + data).split(b"\n")
+        if not data or len(rest) > MAX_LINE_CHARS:
+            lines, rest = [*lines, rest], b""
+        for line in lines:
+            if text := clean_line(line.decode("utf-8", "replace")):
+                keep(text)
+        if not data:
+            return True
+
+
+def clean_line(text: str) -> str:
+    """One line as a log may hold it: short, and nothing in it that moves a cursor."""
+    text = _ESCAPES.sub("", text).rstrip()
+    return text if len(text) <= MAX_LINE_CHARS else text[: MAX_LINE_CHARS - 1] + "…"

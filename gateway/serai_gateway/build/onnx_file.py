@@ -1,0 +1,279 @@
+"""What an ONNX file is and wants, read without a library that could act on it.
+
+Answers whether the file may run here (one self-contained file, operators from an allowlist, no embedded engine or
+session configuration) and what its inputs and outputs are. That it computes anything is for the pool to find out.
+"""
+
+import mmap
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+from serai_gateway.build.errors import InvalidModel
+from serai_gateway.build.protobuf import VARINT, NotProtobuf, Value, Walk, signed
+from serai_gateway.catalogue import TensorInfo
+
+#: A protobuf message cannot be larger, and an ONNX file is one message.
+MAX_MODEL_BYTES = 2 * 1024**3
+#: Fields looked at: about 100,000 nodes. Half a minute of walking at the very most; real models have a few thousand.
+MAX_FIELDS = 5_000_000
+#: How deep graphs may lie inside the nodes of graphs.
+MAX_GRAPH_DEPTH = 16
+#: Nodes of all graphs, functions expanded: fifty times a large language model.
+MAX_NODES = 500_000
+#: Inputs and outputs of a model together.
+MAX_TENSORS = 1024
+
+#: Where operators may come from. Others are custom: code that the file expects somebody to load.
+DOMAINS = frozenset({"", "ai.onnx.ml", "com.microsoft"})
+#: Operators inside these domains that carry native code or an engine of their own.
+REFUSED_OPERATORS = frozenset({("com.microsoft", "EPContext"), ("com.microsoft", "PyOp")})
+#: Keys of the file's metadata that onnxruntime may take session settings from.
+REFUSED_METADATA = frozenset({"ort_config", "session.load_model_format"})
+
+#: TensorProto.DataType, by NumPy's names.
+DTYPES = {
+    1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 8: "string", 9: "bool",
+    10: "float16", 11: "float64", 12: "uint32", 13: "uint64", 14: "complex64", 15: "complex128", 16: "bfloat16",
+    17: "float8_e4m3fn", 18: "float8_e4m3fnuz", 19: "float8_e5m2", 20: "float8_e5m2fnuz", 21: "uint4", 22: "int4",
+    23: "float4_e2m1fn",
+}  # fmt: skip
+
+
+_Operator = tuple[str, str]  # domain, name
+
+
+class OnnxFile(NamedTuple):
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    opsets: dict[str, int]
+    num_nodes: int
+
+
+def read_onnx(path: Path) -> OnnxFile:
+    """Raises InvalidModel with what is wrong, without the path. The file must not change meanwhile."""
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        if size == 0:
+            raise InvalidModel("the file is empty")
+        if size > MAX_MODEL_BYTES:
+            raise InvalidModel(f"{size:,} bytes; an ONNX file has at most 2 GiB")
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    try:
+        # The map goes with its last view: closing it by hand would fail while an exception still holds one.
+        return _Reader().model(memoryview(mapped))
+    except NotProtobuf as error:
+        raise InvalidModel(f"not an ONNX file, or a damaged one: {error}") from None
+
+
+class _Reader:
+    def __init__(self) -> None:
+        self._fields = Walk(MAX_FIELDS).fields
+        self._functions: dict[_Operator, memoryview] = {}
+        self._calls: Counter[_Operator] = Counter()  # of operators that are custom, or functions of this file
+        self._num_nodes = 0
+
+    def model(self, data: memoryview) -> OnnxFile:
+        graphs: list[memoryview] = []
+        opsets: dict[str, int] = {}
+        ir_version = 0
+        for number, _, value in self._fields(data):
+            if number == 1 and isinstance(value, int):
+                ir_version = value
+            elif number == 7:
+                graphs.append(_message(value))
+            elif number == 8:
+                domain, version = self._opset(_message(value))
+                opsets[domain] = version
+            elif number == 14:
+                self._metadata(_message(value))
+            elif number == 20:
+                raise InvalidModel("it carries a graph for training; export it for inference")
+            elif number == 25:
+                self._functions[self._function_name(_message(value))] = _message(value)
+        if not ir_version or len(graphs) != 1 or not opsets:
+            raise InvalidModel("not an ONNX file, or a damaged one: no version, graph or operator set")
+        inputs, outputs = self._graph(graphs[0], 0)
+        self._expand(self._calls)
+        if not outputs:
+            raise InvalidModel("it has no outputs")
+        if len(inputs) + len(outputs) > MAX_TENSORS:
+            raise InvalidModel(f"more than {MAX_TENSORS} inputs and outputs")
+        return OnnxFile(inputs, outputs, opsets, self._num_nodes)
+
+    def _opset(self, data: memoryview) -> tuple[str, int]:
+        domain, version = "", 0
+        for number, _, value in self._fields(data):
+            if number == 1:
+                domain = _string(value)
+            elif number == 2 and isinstance(value, int):
+                version = signed(value)
+        return domain, version
+
+    def _metadata(self, data: memoryview) -> None:
+        for number, _, value in self._fields(data):
+            if number == 1 and _string(value) in REFUSED_METADATA:
+                raise InvalidModel(f'its metadata "{_string(value)}" would configure the runtime; remove it')
+
+    def _expand(self, called: Counter[_Operator]) -> None:
+        """Functions are macros that the runtime expands: each must be here, none may contain itself, and together
+        they may not grow without bound."""
+        bodies: dict[_Operator, tuple[int, Counter[_Operator]]] = {}
+        for name, body in self._functions.items():
+            bodies[name] = self._function_body(body)
+        for domain, operator in (
+            called + sum((calls for _, calls in bodies.values()), Counter())
+        ).keys() - bodies.keys():
+            raise InvalidModel(
+                f"operator {_shown(domain)}.{_shown(operator)} is not allowed: custom operators do not run"
+            )
+        sizes: dict[_Operator, int] = {}
+        while len(sizes) < len(bodies):
+            known = len(sizes)
+            for name, (num_nodes, calls) in bodies.items():
+                if name not in sizes and calls.keys() <= sizes.keys():
+                    sizes[name] = num_nodes + sum(sizes[callee] * times for callee, times in calls.items())
+            if len(sizes) == known:
+                domain, name = next(name for name in bodies if name not in sizes)
+                raise InvalidModel(f"function {_shown(domain)}.{_shown(name)} contains itself")
+        self._num_nodes += sum(sizes[name] * times for name, times in called.items())
+        if self._num_nodes > MAX_NODES:
+            raise InvalidModel(f"more than {MAX_NODES:,} nodes when its functions are expanded")
+
+    def _function_body(self, data: memoryview) -> tuple[int, Counter[_Operator]]:
+        outside = self._num_nodes, self._calls
+        self._num_nodes, self._calls = 0, Counter()
+        for number, _, value in self._fields(data):
+            if number == 7:
+                self._node(_message(value), 0)
+            elif number == 11:
+                self._attribute(_message(value), 0)
+        inside = self._num_nodes, self._calls
+        self._num_nodes, self._calls = outside
+        return inside
+
+    def _function_name(self, data: memoryview) -> _Operator:
+        name = domain = ""
+        for number, _, value in self._fields(data):
+            if number == 1:
+                name = _string(value)
+            elif number == 10:
+                domain = _string(value)
+        return _operator(domain, name)
+
+    def _graph(self, data: memoryview, depth: int) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
+        if depth > MAX_GRAPH_DEPTH:
+            raise InvalidModel(f"graphs nested more than {MAX_GRAPH_DEPTH} deep")
+        inputs: list[TensorInfo] = []
+        outputs: list[TensorInfo] = []
+        constants: set[str] = set()
+        for number, _, value in self._fields(data):
+            if number == 1:
+                self._node(_message(value), depth)
+            elif number == 5:
+                constants.add(self._tensor(_message(value)))
+            elif number == 11 and depth == 0:
+                inputs.append(self._value_info(_message(value)))
+            elif number == 12 and depth == 0:
+                outputs.append(self._value_info(_message(value)))
+            elif number == 15:
+                self._sparse_tensor(_message(value))
+        # Old files list every constant among the inputs.
+        return tuple(item for item in inputs if item.name not in constants), tuple(outputs)
+
+    def _node(self, data: memoryview, depth: int) -> None:
+        self._num_nodes += 1
+        name = domain = ""
+        for number, _, value in self._fields(data):
+            if number == 4:
+                name = _string(value)
+            elif number == 7:
+                domain = _string(value)
+            elif number == 5:
+                self._attribute(_message(value), depth)
+        operator = _operator(domain, name)
+        if operator in REFUSED_OPERATORS:
+            raise InvalidModel(f"operator {domain}.{name} is not allowed: it carries native code")
+        if operator[0] not in DOMAINS or operator in self._functions:
+            self._calls[operator] += 1
+
+    def _attribute(self, data: memoryview, depth: int) -> None:
+        for number, _, value in self._fields(data):
+            if number in (5, 10):
+                self._tensor(_message(value))
+            elif number in (6, 11):
+                self._graph(_message(value), depth + 1)
+            elif number in (22, 23):
+                self._sparse_tensor(_message(value))
+
+    def _sparse_tensor(self, data: memoryview) -> None:
+        for number, _, value in self._fields(data):
+            if number in (1, 2):
+                self._tensor(_message(value))
+
+    def _tensor(self, data: memoryview) -> str:
+        """The tensor's name. What it holds is not looked at."""
+        name = ""
+        for number, _, value in self._fields(data):
+            if number == 8:
+                name = _string(value)
+            elif number == 13 or (number == 14 and value):
+                raise InvalidModel("its weights are in other files; save it as one file (onnx.save_model does)")
+        return name
+
+    def _value_info(self, data: memoryview) -> TensorInfo:
+        name, dtype, shape = "", "", None
+        for number, _, value in self._fields(data):
+            if number == 1:
+                name = _string(value)
+            elif number == 2:
+                dtype, shape = self._type(_message(value))
+        if not dtype:
+            raise InvalidModel(f"input or output {_shown(name)} is not a tensor; only tensors go in and out")
+        return TensorInfo(name, dtype, shape)
+
+    def _type(self, data: memoryview) -> tuple[str, tuple[int | str, ...] | None]:
+        dtype, shape = "", None
+        for number, _, value in self._fields(data):
+            if number != 1:  # sequences, maps and optionals have other numbers
+                continue
+            for inner, _, part in self._fields(_message(value)):
+                if inner == 1 and isinstance(part, int):
+                    dtype = DTYPES.get(part, "")
+                elif inner == 2:
+                    shape = self._shape(_message(part))
+        return dtype, shape
+
+    def _shape(self, data: memoryview) -> tuple[int | str, ...]:
+        return tuple(self._dimension(_message(value)) for number, _, value in self._fields(data) if number == 1)
+
+    def _dimension(self, data: memoryview) -> int | str:
+        size: int | str = ""
+        for number, wire_type, value in self._fields(data):
+            if number == 1 and wire_type == VARINT and isinstance(value, int):
+                # Negative sizes are how some exporters write "any".
+                size = signed(value) if signed(value) >= 0 else ""
+            elif number == 2:
+                size = _string(value)
+        return size
+
+
+def _message(value: Value) -> memoryview:
+    if isinstance(value, int):
+        raise NotProtobuf("a number where a message belongs")
+    return value
+
+
+def _string(value: Value) -> str:
+    try:
+        return bytes(_message(value)).decode()
+    except UnicodeDecodeError:
+        raise NotProtobuf("a name that is not UTF-8") from None
+
+
+def _operator(domain: str, name: str) -> _Operator:
+    return ("" if domain == "ai.onnx" else domain), name
+
+
+def _shown(text: str) -> str:
+    return text[:100] if text.isprintable() else ascii(text[:100])[1:-1]

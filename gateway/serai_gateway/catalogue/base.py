@@ -1,0 +1,171 @@
+"""The catalogue: who there is, what there is, and which version of it a caller gets.
+
+`Catalogue` is what the gateway relies on; `sql.py` is one implementation. All methods are synchronous and may be
+called from any thread. Every write that can be retried says which of its arguments makes it happen once.
+"""
+
+import re
+from typing import Protocol
+
+from serai_gateway.catalogue.errors import InvalidName
+from serai_gateway.catalogue.records import (
+    Account,
+    AccountKind,
+    Algorithm,
+    Build,
+    BuildStatus,
+    Caller,
+    Key,
+    NewKey,
+    NewVersion,
+    Page,
+    Permissions,
+    Version,
+    Visibility,
+)
+from serai_gateway.versions import Increment
+
+#: Entries on a page unless asked otherwise, as Algorithmia had it; and the most one may ask for.
+PAGE_SIZE = 50
+MAX_PAGE_SIZE = 1000
+
+#: Longest build log kept, in characters. The builder cuts it before; here it is a wall.
+MAX_LOG_CHARS = 1 << 20
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}\Z")
+
+
+def check_name(name: str, what: str = "name") -> str:
+    """`name` itself. Raises InvalidName unless it may name an account or an algorithm."""
+    if not _NAME.match(name):
+        raise InvalidName(
+            f"{name[:70]!r} is not a valid {what}: a letter, then letters, digits, '-' and '_', 64 in all at most"
+        )
+    return name
+
+
+def may_manage(caller: Account | None, owner: Account) -> bool:
+    """Whether `caller` sees and changes what belongs to `owner`."""
+    return caller is not None and (caller.kind == "operator" or caller.id in (owner.id, owner.owner_id))
+
+
+class Catalogue(Protocol):
+    def generation(self) -> int:
+        """A cheap number (microseconds) that changes whenever anybody, in any process, has changed accounts, keys,
+        algorithms or versions. While it stands still, what was read before is still true."""
+        ...
+
+    # accounts and keys
+
+    def ensure_operator(self, key_text: str) -> Account:
+        """The operator's account, made if there is none, with this key. Once per key text."""
+        ...
+
+    def ensure_account(self, name: str, kind: AccountKind = "user", owner: Account | None = None) -> Account:
+        """The account of this name, made if there is none. Once per name. Raises Taken, InvalidName."""
+        ...
+
+    def account_named(self, name: str) -> Account:
+        """Raises NotFound."""
+        ...
+
+    def create_key(
+        self, account: Account, label: str, permissions: Permissions | None = None, text: str | None = None
+    ) -> NewKey:
+        """A key for `account`. Once per text, for a caller who chose the text (see `keys.new_key_text`)."""
+        ...
+
+    def keys_of(self, account: Account) -> tuple[Key, ...]: ...
+
+    def revoke_key(self, account: Account, key_id: str) -> Key:
+        """From now on nobody comes in with it. Again: the same answer. Raises NotFound."""
+        ...
+
+    def caller_of_key(self, key_text: str) -> Caller | None:
+        """Who holds this key; None when nobody does, or it is revoked."""
+        ...
+
+    def account_of_key(self, key_text: str) -> Account | None: ...
+
+    # algorithms and versions
+
+    def ensure_algorithm(
+        self, owner: Account, name: str, visibility: Visibility = "private", tagline: str = ""
+    ) -> Algorithm:
+        """The algorithm of this name, made if there is none (only then the other arguments count). Once per name."""
+        ...
+
+    def find_algorithm(self, owner: str, name: str, caller: Account | None) -> Algorithm:
+        """Raises NotFound, alike for one that is private and one that does not exist."""
+        ...
+
+    def set_algorithm(
+        self, algorithm: Algorithm, *, visibility: Visibility | None = None, tagline: str | None = None
+    ) -> Algorithm: ...
+
+    def list_algorithms(
+        self,
+        caller: Account | None,
+        *,
+        owner: str | None = None,
+        query: str = "",
+        limit: int = PAGE_SIZE,
+        marker: str | None = None,
+    ) -> Page:
+        """What the caller may see, by owner and name. `query`: words, all of which occur in owner, name or tagline."""
+        ...
+
+    def find_version(self, owner: str, name: str, wanted: str | None, caller: Account | None) -> Version:
+        """What a call of `owner/name/wanted` runs. Raises NotFound, and versions.InvalidVersion for nonsense."""
+        ...
+
+    def versions_of(self, algorithm: Algorithm, *, public_only: bool = False) -> tuple[Version, ...]:
+        """Newest first."""
+        ...
+
+    def add_version(self, algorithm: Algorithm, new: NewVersion) -> Version:
+        """Make a finished build callable by its hash. Once per hash."""
+        ...
+
+    def publish_version(
+        self,
+        version: Version,
+        number: Increment | str = "revision",
+        *,
+        public: bool = True,
+        first: str | None = None,
+        request_key: str | None = None,
+    ) -> Version:
+        """Give a build its number, in one transaction; a public one makes its algorithm public.
+
+        Args:
+            number: what to increment, or the number itself.
+            first: the number if nothing was published before.
+            request_key: repeating a request with the same key gives the same answer.
+
+        Raises:
+            AlreadyPublished: this build has a number, or the number has a build.
+        """
+        ...
+
+    # builds
+
+    def start_build(self, algorithm: Algorithm, hash: str, builder: str, build_id: str | None = None) -> Build:
+        """Record that a build has begun. Once per build_id, where one is given."""
+        ...
+
+    def finish_build(self, build_id: str, status: BuildStatus, log: str) -> Build:
+        """Record how it ended. The first end counts: a later one changes nothing."""
+        ...
+
+    def find_build(self, build_id: str) -> Build:
+        """Raises NotFound."""
+        ...
+
+    def builds_of(self, algorithm: Algorithm, limit: int = PAGE_SIZE) -> tuple[Build, ...]:
+        """Newest first, without their logs."""
+        ...
+
+    def running_builds(self) -> tuple[Build, ...]: ...
+
+    def close(self) -> None: ...

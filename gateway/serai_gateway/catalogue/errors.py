@@ -1,0 +1,33 @@
+"""What can go wrong between a caller and the catalogue.
+
+CatalogueError
+├── NotFound            no such thing, or none that this caller may know of
+├── InvalidName         a name that is no name
+├── Taken               the name belongs to somebody else
+├── AlreadyPublished    versions are immutable
+└── UnknownSchema       the database was written by a newer Serai
+"""
+
+
+class CatalogueError(Exception):
+    """The catalogue cannot do that."""
+
+
+class NotFound(CatalogueError):
+    """No such thing, or none that this caller may know of: the two look alike."""
+
+
+class InvalidName(CatalogueError):
+    """A name that is no name."""
+
+
+class Taken(CatalogueError):
+    """The name belongs to somebody else."""
+
+
+class AlreadyPublished(CatalogueError):
+    """This build or this number is published already, and versions are immutable."""
+
+
+class UnknownSchema(CatalogueError):
+    """The database was written by a newer Serai."""

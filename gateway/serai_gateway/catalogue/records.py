@@ -1,0 +1,146 @@
+"""What the catalogue keeps, as small frozen records. Times are seconds since 1970, UTC."""
+
+from typing import Any, Literal
+
+import msgspec
+
+from serai.ipc.messages import Kind
+
+AccountKind = Literal["operator", "user", "organization"]
+Visibility = Literal["public", "private"]
+DataAccess = Literal["none", "read", "write"]
+BuildStatus = Literal["running", "succeeded", "failed", "interrupted"]
+
+
+class Account(msgspec.Struct, frozen=True):
+    """A user or an organization: the first half of an algorithm's name."""
+
+    id: str
+    name: str  # as written; looked up case-insensitively
+    kind: AccountKind
+    owner_id: str | None  # the account that manages this one
+    created_at: float
+
+
+class Permissions(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a key may do."""
+
+    call: bool = True  # run algorithms
+    manage: bool = True  # create, push, publish; look at builds
+    data: DataAccess = "write"
+    algorithms: tuple[str, ...] = ("*",)  # which it may call: "*", "owner/*", "owner/name"
+
+
+class Key(msgspec.Struct, frozen=True):
+    """An API key. Its text is known to its holder only."""
+
+    id: str
+    account_id: str
+    label: str
+    mask: str  # enough of the text to recognise it
+    permissions: Permissions
+    created_at: float
+    revoked_at: float | None
+
+
+class NewKey(msgspec.Struct, frozen=True):
+    key: Key
+    text: str  # the only time that anybody sees it
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """Who is calling, and what the key that was used may do."""
+
+    account: Account
+    key: Key
+
+
+class Algorithm(msgspec.Struct, frozen=True):
+    id: str
+    owner_id: str
+    owner: str
+    name: str
+    visibility: Visibility
+    tagline: str
+    created_at: float
+
+
+class TensorInfo(msgspec.Struct, frozen=True):
+    """An input or output of a model. A free dimension is its name, or "" where it has none."""
+
+    name: str
+    dtype: str  # NumPy's name, "string" for text
+    shape: tuple[int | str, ...] | None  # None: not even the rank is known
+
+
+class Model(msgspec.Struct, frozen=True):
+    """A model file of a version, by content."""
+
+    name: str
+    sha256: str
+    format: str
+    num_bytes: int
+    inputs: tuple[TensorInfo, ...] = ()
+    outputs: tuple[TensorInfo, ...] = ()
+
+
+class NewVersion(msgspec.Struct, frozen=True):
+    """A finished build, as the builder hands it over."""
+
+    hash: str  # 40 hex: the commit, or made from the tree
+    kind: Kind
+    manifest: dict[str, Any]
+    code_sha: str  # HOME/code/<code_sha>
+    environment: str | None = None  # HOME/environments/<environment>
+    models: tuple[Model, ...] = ()
+
+
+class Version(msgspec.Struct, frozen=True):
+    """One version of one algorithm. Only `semver`, `public` and `published_at` are ever filled in later, and once."""
+
+    id: str
+    algorithm_id: str
+    owner_id: str
+    owner: str
+    name: str
+    hash: str
+    semver: str | None
+    public: bool
+    kind: Kind
+    manifest: dict[str, Any]
+    code_sha: str
+    environment: str | None
+    models: tuple[Model, ...]
+    created_at: float
+    published_at: float | None
+
+    @property
+    def key(self) -> str:
+        """Unique for this code, on every machine."""
+        return f"{self.owner}/{self.name}@{self.hash}"
+
+
+class Listing(msgspec.Struct, frozen=True):
+    """An algorithm in a list, with the newest public version, where it has one."""
+
+    algorithm: Algorithm
+    semver: str | None
+    hash: str | None
+
+
+class Page(msgspec.Struct, frozen=True):
+    results: tuple[Listing, ...]
+    marker: str | None  # hand it in again for the next page; None on the last
+
+
+class Build(msgspec.Struct, frozen=True):
+    """One attempt to make a commit runnable."""
+
+    id: str
+    algorithm_id: str
+    hash: str
+    status: BuildStatus
+    log: str
+    builder: str  # the process that runs it, as `serai_gateway.build.builder` writes it
+    started_at: float
+    finished_at: float | None

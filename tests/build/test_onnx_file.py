@@ -1,0 +1,232 @@
+"""ONNX files, real and hostile, read without onnxruntime; and compared with what onnx itself says of them."""
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from serai_gateway.build import onnx_file
+from serai_gateway.build.errors import InvalidModel
+from serai_gateway.build.onnx_file import read_onnx
+from serai_gateway.build.testing import onnx_fields, tiny_onnx
+from serai_gateway.catalogue import TensorInfo
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read_bytes(data):
+        path = tmp_path / "model.onnx"
+        path.write_bytes(data)
+        return read_onnx(path)
+
+    return read_bytes
+
+
+def graph_of(*nodes, inputs=None, outputs=None, constants=()):
+    inputs = inputs or [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3])]
+    outputs = outputs or [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3])]
+    return helper.make_graph(list(nodes), "g", inputs, outputs, list(constants))
+
+
+def model_of(*nodes, functions=(), opsets=(("", 17),), **rest):
+    opset_imports = [helper.make_opsetid(*opset) for opset in opsets]
+    model = helper.make_model(graph_of(*nodes, **rest), functions=list(functions), opset_imports=opset_imports)
+    return model.SerializeToString()
+
+
+RELU = helper.make_node("Relu", ["x"], ["y"])
+
+
+def test_inputs_and_outputs_are_what_onnx_says_they_are(read):
+    weights = numpy_helper.from_array(np.zeros((3, 4), np.float32), "w")
+    inputs = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", None, 3]),
+        helper.make_tensor_value_info("ids", TensorProto.INT64, []),
+        helper.make_tensor_value_info("half", TensorProto.FLOAT16, None),
+        helper.make_tensor_value_info("text", TensorProto.STRING, [-1]),
+        helper.make_tensor_value_info("w", TensorProto.FLOAT, [3, 4]),  # a constant, listed as old exporters do
+    ]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.BOOL, [2**40])]
+    found = read(model_of(RELU, RELU, inputs=inputs, outputs=outputs, constants=[weights]))
+    assert found.inputs == (
+        TensorInfo("x", "float32", ("N", "", 3)),
+        TensorInfo("ids", "int64", ()),
+        TensorInfo("half", "float16", None),
+        TensorInfo("text", "string", ("",)),
+    )
+    assert found.outputs == (TensorInfo("y", "bool", (2**40,)),)
+    assert (found.opsets, found.num_nodes) == ({"": 17}, 2)
+
+
+def test_the_models_that_tests_write_by_hand_are_real_ones():
+    onnx.checker.check_model(onnx.load_from_string(tiny_onnx()))
+
+
+def test_every_type_of_element_has_numpys_name():
+    for number, name in onnx_file.DTYPES.items():
+        if name != "string":
+            assert helper.tensor_dtype_to_np_dtype(number).name == name
+
+
+@pytest.mark.parametrize("domain", ["", "ai.onnx", "ai.onnx.ml", "com.microsoft"])
+def test_operators_of_these_domains_may_run(read, domain):
+    assert read(tiny_onnx("Gelu", domain)).num_nodes == 1
+
+
+@pytest.mark.parametrize(
+    ("operator", "domain"),
+    [("EPContext", "com.microsoft"), ("PyOp", "com.microsoft"), ("Relu", "com.evil"), ("X", "ai.onnx.preview.training"),
+     ("X", "ai.onnx.contrib"), ("Conv", "com.microsoft.nchwc"), ("X", "AI.ONNX"), ("X", " ")],
+)  # fmt: skip
+def test_other_operators_may_not(read, operator, domain):
+    with pytest.raises(InvalidModel, match="is not allowed"):
+        read(tiny_onnx(operator, domain))
+
+
+def nested(depth):
+    body = graph_of(helper.make_node("EPContext", ["x"], ["y"], domain="com.microsoft"))
+    for _ in range(depth):
+        body = graph_of(helper.make_node("If", ["x"], ["y"], then_branch=body, else_branch=body))
+    return helper.make_model(body).SerializeToString()
+
+
+def test_an_operator_hidden_in_a_graph_within_graphs_is_found(read):
+    with pytest.raises(InvalidModel, match="EPContext is not allowed"):
+        read(nested(6))
+    with pytest.raises(InvalidModel, match="nested more than 16"):
+        deep = onnx_fields((1, onnx_fields((4, b"Relu"))))
+        for _ in range(40):
+            deep = onnx_fields((1, onnx_fields((4, b"If"), (5, onnx_fields((6, deep))))))
+        read(onnx_fields((1, 8), (7, deep), (8, onnx_fields((2, 17)))))
+
+
+def external(tensor):
+    tensor.data_location = TensorProto.EXTERNAL
+    return tensor
+
+
+def branches(then, otherwise=RELU):
+    return helper.make_node("If", ["x"], ["y"], then_branch=graph_of(then), else_branch=graph_of(otherwise))
+
+
+def function(name, *nodes, domain="mine"):
+    return helper.make_function(domain, name, ["x"], ["y"], list(nodes), [helper.make_opsetid("", 17)])
+
+
+def call(name, domain="mine"):
+    return helper.make_node(name, ["x"], ["y"], domain=domain)
+
+
+def test_weights_in_other_files_are_refused_wherever_they_hide(read):
+    with pytest.raises(InvalidModel, match="save it as one file"):
+        read(tiny_onnx(external=True))
+    weights = external(numpy_helper.from_array(np.zeros(3, np.float32), "w"))
+    constant = helper.make_node("Constant", [], ["y"], value=weights)
+    sparse = helper.make_sparse_tensor(weights, numpy_helper.from_array(np.zeros(3, np.int64)), [9])
+    places = [
+        model_of(RELU, constants=[weights]),
+        model_of(constant),
+        model_of(branches(constant)),
+        model_of(branches(RELU, branches(constant))),
+        model_of(helper.make_node("Constant", [], ["y"], sparse_value=sparse)),
+        model_of(RELU, functions=[function("f", constant)]),
+    ]
+    for model in places:
+        with pytest.raises(InvalidModel, match="save it as one file"):
+            read(model)
+
+
+def test_functions_of_the_file_itself_may_have_any_domain(read):
+    functions = [function("f", RELU, call("g")), function("g", RELU, RELU)]
+    assert read(model_of(call("f"), functions=functions)).num_nodes == 5
+    with pytest.raises(InvalidModel, match=r"mine\.g is not allowed"):
+        read(model_of(call("f"), functions=[function("f", call("g"))]))
+    with pytest.raises(InvalidModel, match="EPContext is not allowed"):
+        read(model_of(RELU, functions=[function("f", call("EPContext", "com.microsoft"))]))
+
+
+@pytest.mark.parametrize(
+    "functions",
+    [
+        [function("f", call("f"))],
+        [function("f", call("g")), function("g", RELU, call("f"))],
+        [function("Relu", RELU, domain="")],
+        [function("f", branches(call("f")))],
+    ],
+    ids=["itself", "in a circle", "a standard one", "in a branch"],
+)
+def test_functions_that_contain_themselves_are_refused(read, functions):
+    with pytest.raises(InvalidModel, match="contains itself"):
+        read(model_of(RELU, functions=functions))
+
+
+def test_functions_that_grow_without_bound_are_refused_quickly(read):
+    doubling = [function(f"f{n}", call(f"f{n + 1}"), call(f"f{n + 1}")) for n in range(60)] + [function("f60", RELU)]
+    with pytest.raises(InvalidModel, match="when its functions are expanded"):
+        read(model_of(call("f0"), functions=doubling))
+
+
+def test_settings_for_the_runtime_inside_the_file_are_refused(read):
+    model = onnx.load_from_string(tiny_onnx())
+    helper.set_model_props(model, {"ort_config": '{"session_options": {}}'})
+    with pytest.raises(InvalidModel, match="ort_config"):
+        read(model.SerializeToString())
+
+
+def test_what_a_model_cannot_be(read):
+    graph = onnx_fields((1, onnx_fields((4, b"Relu"))), (12, onnx_fields((1, b"y"))))
+    opset = onnx_fields((2, 17))
+    for data, reason in {
+        b"": "empty",
+        b"not a model": "not an ONNX file",
+        b"\x80\x04\x95.": "not an ONNX file",
+        b"PK\x03\x04": "not an ONNX file",
+        b"\xff" * 100: "not an ONNX file",
+        onnx_fields((1, 8), (8, opset)): "no version, graph",
+        onnx_fields((1, 8), (7, graph), (7, graph), (8, opset)): "no version, graph",
+        onnx_fields((1, 8), (7, graph)): "no version, graph",
+        onnx_fields((1, 8), (7, graph), (8, opset)): "only tensors",
+        onnx_fields((1, 8), (7, b""), (8, opset)): "no outputs",
+        onnx_fields((1, 8), (7, 3), (8, opset)): "not an ONNX file",
+        onnx_fields((1, 8), (20, b"x"), (8, opset)): "training",
+        tiny_onnx(dtype=0): "only tensors",
+        tiny_onnx(dtype=99): "only tensors",
+    }.items():
+        with pytest.raises(InvalidModel, match=reason):
+            read(data)
+
+
+def test_a_model_cut_anywhere_is_refused(read):
+    data = tiny_onnx()
+    for end in range(len(data)):
+        with pytest.raises(InvalidModel):
+            read(data[:end])
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=300) | st.tuples(st.integers(0, 150), st.integers(0, 255)))
+def test_no_bytes_lead_to_any_other_error(tmp_path_factory, change):
+    data = bytearray(tiny_onnx())
+    if isinstance(change, tuple):
+        data[change[0] % len(data)] = change[1]
+    path = tmp_path_factory.getbasetemp() / "fuzz.onnx"
+    path.write_bytes(bytes(data) if isinstance(change, tuple) else change)
+    try:
+        read_onnx(path)
+    except InvalidModel as error:
+        assert str(error).isprintable()
+
+
+def test_a_file_full_of_fields_is_given_up(read, monkeypatch):
+    monkeypatch.setattr(onnx_file, "MAX_FIELDS", 1000)
+    with pytest.raises(InvalidModel, match="more than 1,000 fields"):
+        read(onnx_fields((1, 8), (7, onnx_fields(*[(1, b"")] * 1000)), (8, onnx_fields((2, 17)))))
+
+
+def test_a_file_larger_than_a_message_can_be_is_not_read(tmp_path):
+    with open(tmp_path / "huge.onnx", "wb") as file:
+        file.truncate(2 * 1024**3 + 1)
+    with pytest.raises(InvalidModel, match="at most 2 GiB"):
+        read_onnx(tmp_path / "huge.onnx")
