@@ -50,7 +50,9 @@ def test_resolution_is_what_the_table_says(spec, history, is_owner):
 
     public = sorted((built for built in history if built.public), key=number)
     private = sorted((built for built in history if built.semver and not built.public), key=number)
-    if spec in (None, "", "latest"):
+    if spec in (None, ""):
+        expected = public or (private if is_owner else [])
+    elif spec == "latest":
         expected = public
     elif spec == "latestPrivate":
         expected = private if is_owner else []
@@ -85,7 +87,7 @@ def test_any_text_is_a_version_or_refused_with_the_ways_to_write_one(text):
     except versions.InvalidVersion as error:
         assert "1.2.0" in str(error) and len(str(error)) < 400
     else:
-        assert isinstance(wanted, versions.Exact | versions.Partial | versions.LatestPrivate | versions.Commit)
+        assert isinstance(wanted, versions.Wanted)
 
 
 @pytest.mark.parametrize(
@@ -105,13 +107,23 @@ def test_versions_are_ordered_by_number_not_by_text_or_by_age():
     assert versions.newest([None]) is None
 
 
+def test_an_owner_without_public_versions_gets_his_newest_private_one_if_he_says_nothing():
+    history = [Built("a" * 40, "0.1.0", False), Built("b" * 40, "0.2.0", False), Built("c" * 40, None, False)]
+    assert chosen(None, history, True).semver == "0.2.0"
+    assert chosen(None, history, False) is None
+    assert chosen(None, [*history, Built("d" * 40, "0.0.1", True)], True).semver == "0.0.1"
+
+
 def test_an_owner_without_public_versions_is_told_how_to_call_his_own():
     history = [Built("a" * 40, "0.1.0", False)]
     with pytest.raises(versions.NoSuchVersion, match="latestPrivate"):
-        versions.resolve(versions.parse(None), history, is_owner=True)
-    with pytest.raises(versions.NoSuchVersion) as error:
-        versions.resolve(versions.parse(None), history, is_owner=False)
-    assert "latestPrivate" not in str(error.value)
+        versions.resolve(versions.parse("latest"), history, is_owner=True)
+    with pytest.raises(versions.NoSuchVersion, match="by its hash"):
+        versions.resolve(versions.parse(None), [Built("a" * 40, None, False)], is_owner=True)
+    for wanted in (None, "latest"):
+        with pytest.raises(versions.NoSuchVersion) as error:
+            versions.resolve(versions.parse(wanted), history, is_owner=False)
+        assert "latestPrivate" not in str(error.value) and "hash" not in str(error.value)
 
 
 @settings(deadline=None)

@@ -3,11 +3,13 @@
     1.2.0            exactly that version, public, or private for the algorithm's owner
     1.2 1.2.* 1.2.x  the newest public 1.2 revision
     1 1.* 1.x.x      the newest public version with major 1
-    (nothing) latest the newest public version
+    latest           the newest public version
+    (nothing)        the same; for the owner of an algorithm without one, the newest private version
     latestPrivate    the newest privately published version, for the owner
     40 hex digits    that build, published or not, for the owner
 
 What is only partly specified never resolves to a private version.
+An author who has published privately can so call `owner/name` at once; Algorithmia answered 404 there.
 """
 
 import re
@@ -40,6 +42,10 @@ class Partial(NamedTuple):
     minor: int | None = None
 
 
+class Unspecified(NamedTuple):
+    """Nothing was said: the newest public version, or the owner's newest private one."""
+
+
 class LatestPrivate(NamedTuple):
     """The newest privately published version."""
 
@@ -48,7 +54,7 @@ class Commit(NamedTuple):
     hash: str
 
 
-Wanted = Exact | Partial | LatestPrivate | Commit
+Wanted = Exact | Partial | Unspecified | LatestPrivate | Commit
 
 
 class InvalidVersion(ValueError):
@@ -87,7 +93,9 @@ def parse_semver(text: str) -> Semver:
 
 def parse(text: str | None) -> Wanted:
     """What a caller wrote after the algorithm's name; None or empty when nothing. Raises InvalidVersion."""
-    if not text or text.lower() == "latest":
+    if not text:
+        return Unspecified()
+    if text.lower() == "latest":
         return Partial()
     if text.lower() == "latestprivate":
         return LatestPrivate()
@@ -124,6 +132,14 @@ def resolve(wanted: Wanted, facts: Iterable[_Fact], *, is_owner: bool) -> _Fact:
         case LatestPrivate():
             fits = [fact for fact in facts if is_owner and fact.semver and not fact.public]
             reason = "no privately published version"
+        case Unspecified():
+            facts = list(facts)
+            fits = [fact for fact in facts if fact.public and fact.semver]
+            if not fits and is_owner:
+                fits = [fact for fact in facts if fact.semver]
+            reason = _no_public(None, None)
+            if is_owner and facts:
+                reason += "; publish a build, or call it by its hash"
         case Partial(major, minor):
             facts = list(facts)
             fits = [fact for fact in facts if fact.public and _is_within(fact, major, minor)]

@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import stat
 import sys
 import sysconfig
@@ -57,11 +58,40 @@ def ensure_environment(text: str, home: Path, log: Log, *, timeout_s: float = TI
             part = folder / builder.part_name(key)
             remove_tree(part)
             try:
-                _install(requirements, part, log, timeout_s)
+                if not _take_from_cache(key, part, log):
+                    _install(requirements, part, log, timeout_s)
                 _complete(part, folder / key)
             finally:
                 remove_tree(part)
     return key
+
+
+def environment_cache() -> Path:
+    """Holds environments made ahead of time (`prefetch`), as a home does: any home on this machine takes them."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(base) / "serai"
+
+
+def _take_from_cache(key: str, part: Path, log: Log) -> bool:
+    """Whether it was there. Its files are read-only for good, so they are linked, or copied across file systems."""
+    ready = environment_cache() / "environments" / key
+    if not ready.is_dir():
+        return False
+    try:
+        shutil.copytree(ready, part, copy_function=_link_or_copy)
+    except (OSError, shutil.Error):
+        remove_tree(part)
+        return False
+    log(f"environment {key[:12]} taken from {ready.parent}")
+    return True
+
+
+def _link_or_copy(source: str, target: str) -> str:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:  # another file system, or too many links
+        shutil.copy2(source, target, follow_symlinks=False)
+    return target
 
 
 def environment_key(requirements: tuple[str, ...]) -> str:

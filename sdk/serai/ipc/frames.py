@@ -76,21 +76,21 @@ class FrameProtocol(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             if not self._buffer:
-                used = self._parse(data)
+                used = self._split(data)
                 if used < len(data):
                     self._buffer += memoryview(data)[used:]
                 return
             self._buffer += data
             if len(self._buffer) < self._wanted:
                 return
-            used = self._parse(bytes(self._buffer))
+            used = self._split(bytes(self._buffer))
             del self._buffer[:used]
         except FrameError as error:
             self.frame_error(error)
             if self.transport is not None:
                 self.transport.abort()
 
-    def _parse(self, data: bytes) -> int:
+    def _split(self, data: bytes) -> int:
         """Hand out every whole frame in `data`; how many bytes that used."""
         at, end = 0, len(data)
         self._wanted = 0

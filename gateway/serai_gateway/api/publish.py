@@ -1,0 +1,134 @@
+"""POST /v1/publish: a folder as a .tar.gz, built and published while the log streams back.
+
+The answer is JSON lines: {"log": "…"} while it builds, then {"version": {…}} or {"error": {…}}.
+"""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import StreamingResponse
+
+from serai_gateway.api.who import manager_of
+from serai_gateway.build import BuildError, Publish, TreeLimits, build, extract
+from serai_gateway.catalogue import Account, CatalogueError, Version
+from serai_gateway.errors import InvalidRequest, TooLarge, UnsupportedType
+from serai_gateway.files import FileStoreError
+from serai_gateway.logs import get_logger
+from serai_gateway.request_id import new_request_id
+
+_log = get_logger("gateway")
+
+PATH = b"/v1/publish"
+
+#: Largest archive; what it unpacks to has limits of its own (`build.TreeLimits`).
+MAX_ARCHIVE_BYTES = TreeLimits().total_bytes + 16 * 1024 * 1024
+
+#: A line at least so often, so that nobody on the way takes a long installation for a dead connection.
+_SIGN_OF_LIFE_S = 15.0
+
+_ACCEPTED = ("application/gzip", "application/x-gzip", "application/x-tar+gzip")
+
+Line = dict[str, object]
+
+
+def body_limit(path: bytes) -> int:
+    """How large a body this path may have beyond the usual; 0: no more than usual."""
+    return MAX_ARCHIVE_BYTES if path == PATH else 0
+
+
+async def publish(request: Request) -> StreamingResponse:
+    caller = await manager_of(request)
+    visibility = request.query_params.get("visibility", "private")
+    if visibility not in ("public", "private"):
+        raise InvalidRequest("visibility must be public or private")
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() not in _ACCEPTED:
+        raise UnsupportedType("send the folder as a .tar.gz with Content-Type application/gzip")
+    home: Path = request.app.state.settings.home
+    (home / "tmp").mkdir(exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="publish-", dir=home / "tmp"))
+    try:
+        await _receive(request, folder / "archive")
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    lines = _build(request, folder, caller.account, Publish(public=visibility == "public"))
+    return StreamingResponse(lines, media_type="application/x-ndjson")
+
+
+async def _receive(request: Request, place: Path) -> None:
+    num_bytes = 0
+    with place.open("wb") as file:
+        try:
+            async for block in request.stream():
+                num_bytes += len(block)
+                if num_bytes > MAX_ARCHIVE_BYTES:
+                    raise TooLarge(f"the archive exceeds {MAX_ARCHIVE_BYTES} bytes; publish large models from a wheel")
+                await asyncio.to_thread(file.write, block)
+        except ClientDisconnect as error:
+            raise InvalidRequest("the upload was broken off") from error
+
+
+async def _build(request: Request, folder: Path, account: Account, how: Publish) -> AsyncIterator[bytes]:
+    """Lines as they come. The build goes on to its end even if nobody listens any more."""
+    state = request.app.state
+    loop = asyncio.get_running_loop()
+    lines: asyncio.Queue[Line | None] = asyncio.Queue()
+
+    def say(line: Line | None) -> None:
+        loop.call_soon_threadsafe(lines.put_nowait, line)
+
+    def work() -> None:
+        try:
+            extract_to = folder / "tree"
+            with (folder / "archive").open("rb") as archive:
+                extract(archive, extract_to)
+            version = build(
+                extract_to, state.settings.home, state.catalogue, account, lambda text: say({"log": text}), publish=how
+            )
+            say({"version": _describe(version)})
+        except (BuildError, CatalogueError, FileStoreError) as error:
+            say({"error": _refusal(str(error))})
+        except Exception:
+            _log.exception("publishing failed", action="publish", account=account.name)
+            say({"error": {**_refusal("internal error; quote the request id to the operator"), "status": 500}})
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            say(None)
+
+    working = loop.run_in_executor(None, work)
+    while True:
+        try:
+            line = await asyncio.wait_for(lines.get(), _SIGN_OF_LIFE_S)
+        except TimeoutError:
+            line = {"log": "still at it"}
+        if line is None:
+            break
+        if "version" in line:
+            state.cache.forget()
+        yield msgspec.json.encode(line) + b"\n"
+    await working
+
+
+def _describe(version: Version) -> Line:
+    return {
+        "owner": version.owner,
+        "name": version.name,
+        "version": version.semver,
+        "hash": version.hash,
+        "visibility": "public" if version.public else "private",
+    }
+
+
+def _refusal(message: str) -> Line:
+    return {
+        "message": message,
+        "code": "unprocessable",
+        "status": 422,
+        "retriable": False,
+        "request_id": new_request_id(),
+    }

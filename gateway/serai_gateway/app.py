@@ -1,0 +1,124 @@
+"""The gateway's ASGI application: the call path in raw ASGI, everything else in Starlette."""
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from serai_gateway.api import algorithms, health, metrics, openapi, publish
+from serai_gateway.api.calls import Calls, Receive, Scope, Send
+from serai_gateway.caches import CatalogueCache
+from serai_gateway.catalogue import open_catalogue
+from serai_gateway.dispatch import Dispatcher
+from serai_gateway.errors import (
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    PlatformError,
+    error_body,
+    error_headers,
+)
+from serai_gateway.logs import get_logger
+from serai_gateway.request_id import new_request_id
+from serai_gateway.settings import Settings
+
+_log = get_logger("gateway")
+
+_ROUTES = [
+    Route("/", openapi.welcome, methods=["GET"]),
+    Route("/healthz", health.healthz, methods=["GET"]),
+    Route("/readyz", health.readyz, methods=["GET"]),
+    Route("/metrics", metrics.metrics, methods=["GET"]),
+    Route("/openapi.json", openapi.document, methods=["GET"]),
+    Route("/v1/algorithms", algorithms.list_algorithms, methods=["GET"]),
+    Route("/v1/algorithms/{owner}/{name}", algorithms.get_algorithm, methods=["GET"]),
+    Route("/v1/publish", publish.publish, methods=["POST"]),
+]
+
+
+class App:
+    """Calls go straight to their handler; what is not a call takes Starlette's way."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.catalogue = open_catalogue(settings.home)
+        self._dispatcher = Dispatcher(settings.run_dir)
+        self._cache = CatalogueCache(self.catalogue, settings)
+        self._calls = Calls(self._cache, self._dispatcher)
+        self._rest = self._build_rest()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and self._calls.serves(scope["path"]):
+            try:
+                await self._calls(scope, receive, send)
+            except Exception:
+                _log.exception("call failed", action="call")
+                await _send_internal_error(send)
+        else:
+            await self._rest(scope, receive, send)
+
+    def _build_rest(self) -> Starlette:
+        rest = Starlette(
+            routes=_ROUTES,
+            lifespan=self._lifespan,
+            exception_handlers={
+                PlatformError: _on_platform_error,
+                HTTPException: _on_http_exception,
+                Exception: _on_bug,
+            },
+        )
+        rest.router.redirect_slashes = False
+        rest.state.settings = self._settings
+        rest.state.catalogue = self.catalogue
+        rest.state.cache = self._cache
+        rest.state.dispatcher = self._dispatcher
+        return rest
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        self._dispatcher.start()
+        yield
+        await self._dispatcher.close()
+
+
+def create_app(settings: Settings) -> App:
+    return App(settings)
+
+
+def _respond(error: PlatformError) -> Response:
+    request_id = new_request_id()
+    response = Response(error_body(error, request_id), error.status)
+    response.raw_headers.extend(error_headers(error, request_id))
+    return response
+
+
+async def _on_platform_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, PlatformError), "registered for this class alone"
+    return _respond(error)
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    """Starlette's own: no such route, or the wrong method for one."""
+    assert isinstance(error, HTTPException), "registered for this class alone"
+    if error.status_code == 405:
+        allow = (error.headers or {}).get("Allow", "GET")
+        return _respond(MethodNotAllowed("method not allowed here", headers=((b"allow", allow.encode()),)))
+    if error.status_code == 404:
+        return _respond(NotFound("no such path; GET /openapi.json lists them"))
+    return _respond(InvalidRequest(str(error.detail)))
+
+
+async def _on_bug(request: Request, error: Exception) -> Response:
+    _log.error("request failed", action="request", path=request.url.path, exc_info=error)
+    return _respond(PlatformError("internal error; quote the request id to the operator"))
+
+
+async def _send_internal_error(send: Send) -> None:
+    """Best effort: if the answer had begun, the server cuts the connection instead."""
+    response = _respond(PlatformError("internal error; quote the request id to the operator"))
+    await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+    await send({"type": "http.response.body", "body": response.body})

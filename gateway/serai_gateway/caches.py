@@ -1,0 +1,84 @@
+"""What the gateway remembers of the catalogue, and for how long.
+
+Entries hold while the catalogue's generation stands still. The generation is looked at again when the last look is
+older than `LOOK_AGAIN_S`, so a revoked key or a new version is seen within that time, in every worker.
+"""
+
+import asyncio
+import time
+from typing import Any
+
+from serai.ipc.messages import VersionSpec
+from serai_gateway.build.spec import to_spec
+from serai_gateway.catalogue import Account, Caller, Catalogue, Version
+from serai_gateway.catalogue import NotFound as NotInCatalogue
+from serai_gateway.errors import InvalidRequest, NotFound
+from serai_gateway.settings import Settings
+from serai_gateway.versions import InvalidVersion
+
+#: How old a look at the generation may be. Far below the 5 s that a revocation may take.
+LOOK_AGAIN_S = 0.1
+
+#: Most entries of one kind; past it the cache starts afresh. Keys that do not exist are remembered too.
+MAX_ENTRIES = 20_000
+
+Route = tuple[Version, VersionSpec]
+
+
+class CatalogueCache:
+    """Accounts by key and versions by name, as this worker last saw them."""
+
+    def __init__(self, catalogue: Catalogue, settings: Settings) -> None:
+        self._catalogue = catalogue
+        self._settings = settings
+        self._callers: dict[str, Caller | None] = {}
+        self._versions: dict[tuple[str, str, str | None, str], Route] = {}
+        self._generation: Any = None
+        self._looked_at = 0.0
+
+    async def caller_of_key(self, key: str) -> Caller | None:
+        """Who holds this key; None for nobody."""
+        if time.monotonic() - self._looked_at > LOOK_AGAIN_S:
+            await self._look()
+        try:
+            return self._callers[key]
+        except KeyError:
+            caller = await asyncio.to_thread(self._catalogue.caller_of_key, key)
+            _remember(self._callers, key, caller)
+            return caller
+
+    async def version(self, owner: str, name: str, wanted: str | None, account: Account) -> Route:
+        """Raises NotFound for what is unknown and for what the account may not see, alike."""
+        key = (owner, name, wanted, account.id)
+        try:
+            return self._versions[key]
+        except KeyError:
+            pass
+        try:
+            version = await asyncio.to_thread(self._catalogue.find_version, owner, name, wanted, account)
+        except InvalidVersion as error:
+            raise InvalidRequest(str(error)) from error
+        except NotInCatalogue as error:
+            asked = f"{owner}/{name}" + (f"/{wanted}" if wanted else "")
+            raise NotFound(f"algorithm algo://{asked} not found") from error
+        route = (version, to_spec(version, self._settings.home))
+        _remember(self._versions, key, route)
+        return route
+
+    def forget(self) -> None:
+        """After a write of our own: the next look starts afresh."""
+        self._looked_at = 0.0
+
+    async def _look(self) -> None:
+        self._looked_at = time.monotonic()
+        generation = await asyncio.to_thread(self._catalogue.generation)
+        if generation != self._generation:
+            self._generation = generation
+            self._callers.clear()
+            self._versions.clear()
+
+
+def _remember(entries: dict[Any, Any], key: Any, value: Any) -> None:
+    if len(entries) >= MAX_ENTRIES:
+        entries.clear()
+    entries[key] = value

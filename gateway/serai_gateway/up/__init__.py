@@ -1,0 +1,1 @@
+"""`serai up`: one supervisor for the daemons of this machine."""

@@ -1,0 +1,91 @@
+"""Options of `serai up`, each documented where it is defined."""
+
+import argparse
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_PORT = 8000
+
+
+@dataclass(frozen=True)
+class Options:
+    home: Path
+    host: str
+    port: int
+    workers: int
+    cpu_budget: str | None
+    sandbox: str
+    grace_s: float
+
+
+def default_home() -> Path:
+    return Path(os.environ.get("SERAI_HOME") or "~/.serai").expanduser()
+
+
+def default_workers() -> int:
+    """One worker for every four cores: a worker routes thousands of calls a second, and the work is done elsewhere."""
+    return max(1, (os.cpu_count() or 1) // 4)
+
+
+def parse(arguments: list[str]) -> Options:
+    parser = argparse.ArgumentParser(
+        prog="serai up",
+        description="Start Serai on this machine: gateway, runner host and pool, watched over until you stop it.",
+        epilog="example: serai up --home /srv/serai --port 9000",
+    )
+    parser.add_argument(
+        "--home",
+        type=Path,
+        default=default_home(),
+        metavar="DIR",
+        help="where everything is kept (SERAI_HOME; default ~/.serai)",
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1", metavar="H", help="address to listen on (default 127.0.0.1: this machine only)"
+    )
+    parser.add_argument(
+        "--port",
+        type=_port,
+        default=DEFAULT_PORT,
+        metavar="P",
+        help=f"port to listen on (default {DEFAULT_PORT}; 0: any free one)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=_at_least_one,
+        default=default_workers(),
+        metavar="N",
+        help="gateway processes (default: one for every four cores)",
+    )
+    parser.add_argument(
+        "--cpu-budget", metavar="BYTES", help="memory for models on the CPU, such as 2GiB (default: a quarter of RAM)"
+    )
+    parser.add_argument(
+        "--sandbox",
+        choices=("auto", "bubblewrap", "none"),
+        default="auto",
+        help="how algorithms are contained (default auto: bubblewrap where installed; none: limits only, trusted code)",
+    )
+    parser.add_argument(
+        "--grace",
+        dest="grace_s",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="seconds that running calls get when Serai is stopped (default 30)",
+    )
+    given = parser.parse_args(arguments)
+    return Options(**{**vars(given), "home": given.home.expanduser().absolute()})
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port; ports are 0 to 65535")
+    return int(text)
+
+
+def _at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
+    return int(text)

@@ -1,0 +1,204 @@
+"""Starts the daemons, keeps them running, stops them in order.
+
+The supervisor holds the listening socket: while a killed gateway is started again, connections wait in the backlog
+instead of being refused. It imports nothing heavy, so that it starts at once and stays small.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+
+from serai_gateway.up.daemon import Daemon
+from serai_gateway.up.home import Home
+from serai_gateway.up.options import Options
+
+#: How long all parts may take to say that they are ready.
+_READY_WITHIN_S = 60.0
+
+#: Beyond the grace that running calls get: what a daemon needs to notice and to end.
+_STOP_MARGIN_S = 5.0
+
+
+class StartError(Exception):
+    """Serai cannot start; the message says why and what to do."""
+
+
+class Supervisor:
+    def __init__(self, options: Options, home: Home, say: Callable[[str], None]) -> None:
+        self._options = options
+        self._home = home
+        self._say = say
+        self._listener: socket.socket | None = None
+        self._daemons: list[Daemon] = []
+        self._stop = asyncio.Event()
+        self.started_at = time.monotonic()
+
+    @property
+    def url(self) -> str:
+        assert self._listener is not None, "bound before it has an address"
+        host, port = self._listener.getsockname()[:2]
+        shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+        return f"http://{shown}:{port}"
+
+    async def run(self, on_ready: Callable[["Supervisor"], None]) -> None:
+        """Serve until SIGTERM or SIGINT. Raises StartError."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+        self._bind()
+        try:
+            await self._start_all()
+            if not self._stop.is_set():
+                on_ready(self)
+            await self._stop.wait()
+        finally:
+            await self._stop_all()
+
+    def _on_signal(self, number: int) -> None:
+        if self._stop.is_set() and number == signal.SIGINT:  # asked twice: no more patience
+            for daemon in self._daemons:
+                daemon.kill()
+        self._stop.set()
+
+    def _bind(self) -> None:
+        options = self._options
+        family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((options.host, options.port))
+        except OSError as error:
+            listener.close()
+            where = f"port {options.port} on {options.host}"
+            if error.errno == 98:  # EADDRINUSE
+                raise StartError(f"{where} is in use; choose another with --port") from error
+            raise StartError(f"cannot listen on {where}: {error.strerror or error}; check --host and --port") from error
+        listener.listen(2048)
+        listener.set_inheritable(True)
+        self._listener = listener
+
+    async def _start_all(self) -> None:
+        runner, pool, gateway = self._make_daemons()
+        self._daemons = [gateway, runner, pool]  # in the order in which they are stopped
+        prepared = asyncio.Event()
+        preparing = asyncio.create_task(self._prepare(prepared))
+        try:
+            await asyncio.gather(runner.start(), pool.start())
+            await self._or_stop(prepared.wait(), preparing)
+            if self._stop.is_set():
+                return
+            await gateway.start()
+            await self._or_stop(self._until_ready())
+            await self._or_stop(preparing)
+        finally:
+            if not preparing.done():
+                preparing.cancel()
+
+    async def _or_stop(self, *tasks: "asyncio.Future[None] | object") -> None:
+        """Wait for the first of `tasks`, or for a signal; a task that failed raises here."""
+        waiting = [asyncio.ensure_future(task) for task in tasks]  # pyright: ignore[reportArgumentType, reportCallIssue]
+        stop = asyncio.create_task(self._stop.wait())
+        done, _ = await asyncio.wait([*waiting, stop], return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        for task in done:
+            await task
+
+    def _make_daemons(self) -> tuple[Daemon, Daemon, Daemon]:
+        options, home = self._options, self._home
+        assert self._listener is not None, "bound before the gateway is made"
+        python = [sys.executable, "-m"]
+        common = ["--home", str(home.path)]
+        environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1"}
+        metrics = home.run / "metrics"
+        metrics.mkdir(exist_ok=True)
+        runner_command = [*python, "serai_runner", *common, "--sandbox", options.sandbox]
+        pool_command = [*python, "serai_gpu_pool", *common]
+        if options.cpu_budget:
+            pool_command += ["--cpu-budget", options.cpu_budget]
+        descriptor = self._listener.fileno()
+        gateway_command = [
+            *python,
+            "serai_gateway.server",
+            *common,
+            "--fd",
+            str(descriptor),
+            "--workers",
+            str(options.workers),
+        ]
+        gateway_command += ["--url", self.url, "--grace", f"{options.grace_s:g}"]
+
+        def make(name: str, command: list[str], env: dict[str, str], descriptors: tuple[int, ...] = ()) -> Daemon:
+            return Daemon(
+                name,
+                command,
+                log=home.logs / f"{name}.log",
+                pid_file=home.run / f"{name}.pid",
+                environment=env,
+                descriptors=descriptors,
+                on_event=self._say,
+            )
+
+        return (
+            make("runner", runner_command, environment),
+            make("pool", pool_command, environment),
+            make("gateway", gateway_command, {**environment, "PROMETHEUS_MULTIPROC_DIR": str(metrics)}, (descriptor,)),
+        )
+
+    async def _prepare(self, prepared: asyncio.Event) -> None:
+        """Run the preparation; `prepared` is set once accounts exist, the rest goes on beside the start."""
+        command = [sys.executable, "-m", "serai_gateway.up.prepare", "--home", str(self._home.path)]
+        with (self._home.logs / "prepare.log").open("ab") as log:
+            process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=log)
+        assert process.stdout is not None, "asked for a pipe"
+        try:
+            async for line in process.stdout:
+                event = json.loads(line)
+                if event.get("operator"):
+                    prepared.set()
+                elif event.get("log", "").startswith("published "):
+                    self._say(event["log"])
+                for name, why in event.get("failed", {}).items():
+                    self._say(f"{name} could not be published and is tried again at the next start: {why}")
+            code = await process.wait()
+        except asyncio.CancelledError:
+            process.kill()
+            await process.wait()
+            raise
+        if code != 0:
+            raise StartError(f"preparing {self._home.path} failed; see {self._home.logs / 'prepare.log'}")
+
+    async def _until_ready(self) -> None:
+        """Ask /readyz until all parts are there; it waits by itself for parts that are coming up."""
+        deadline = time.monotonic() + _READY_WITHIN_S
+        while time.monotonic() < deadline:
+            if await self._ask_ready():
+                return
+            await asyncio.sleep(0.02)
+        raise StartError(f"not ready after {_READY_WITHIN_S:g} s; see the logs in {self._home.logs}")
+
+    async def _ask_ready(self) -> bool:
+        assert self._listener is not None, "bound before it is asked"
+        host, port = self._listener.getsockname()[:2]
+        connect_to = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+        reader, writer = await asyncio.open_connection(connect_to, port)
+        try:
+            writer.write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            status = await asyncio.wait_for(reader.readline(), 5)
+            return b" 200 " in status
+        except (TimeoutError, OSError):
+            return False
+        finally:
+            writer.close()
+
+    async def _stop_all(self) -> None:
+        """Gateway first, so that nothing new comes; it finishes its calls while runner and pool still run."""
+        grace_s = self._options.grace_s + _STOP_MARGIN_S
+        for daemon in self._daemons:
+            await daemon.stop(grace_s)
+        if self._listener is not None:
+            self._listener.close()
