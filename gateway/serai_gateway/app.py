@@ -61,6 +61,10 @@ class App:
         else:
             await self._rest(scope, receive, send)
 
+    def body_limit(self, path: bytes) -> int:
+        """How large a body this path may have beyond the usual, for the server; 0: no more than usual."""
+        return publish.body_limit(path)
+
     def _build_rest(self) -> Starlette:
         rest = Starlette(
             routes=_ROUTES,

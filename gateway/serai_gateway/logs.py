@@ -1,24 +1,37 @@
 """Structured logs on stderr: JSON lines, one event each. Every line has an `action`; calls have their id."""
 
+import functools
 from typing import Any
 
-import structlog
 
-_configured = False
+class Logger:
+    """A structlog logger that is made when it is first used: the library costs more to import than a start may take."""
+
+    def __init__(self, part: str) -> None:
+        self._part = part
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(_logger(self._part), name)
 
 
-def get_logger(name: str) -> Any:
-    global _configured
-    if not _configured:
-        _configured = True
-        structlog.configure(
-            processors=[
-                structlog.processors.add_log_level,
-                structlog.processors.TimeStamper(fmt="iso", utc=True),
-                structlog.processors.dict_tracebacks,
-                structlog.processors.JSONRenderer(),
-            ],
-            logger_factory=structlog.WriteLoggerFactory(file=None),
-            cache_logger_on_first_use=True,
-        )
-    return structlog.get_logger(part=name)
+def get_logger(part: str) -> Logger:
+    return Logger(part)
+
+
+@functools.cache
+def _logger(part: str) -> Any:
+    import sys
+
+    import structlog
+
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.dict_tracebacks,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    return structlog.get_logger(part=part)

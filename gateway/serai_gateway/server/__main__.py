@@ -1,0 +1,3 @@
+from serai_gateway.server.run import main
+
+main()
