@@ -111,10 +111,14 @@ class _Connection:
         except OSError:
             self._sock.close()
             raise
+        self.path = path
         self._reader = FrameReader(self._sock)
         self._last = 0
 
     def close(self) -> None:
+        self._sock.close()
+
+    def __del__(self) -> None:
         self._sock.close()
 
     def run(
@@ -171,14 +175,15 @@ class _Connections:
         self._give_back(connection)
 
     def _take(self, fresh: bool) -> _Connection:
+        path = os.environ.get("SERAI_POOL_SOCKET", _SOCKET)
         with self._lock:
             if fresh or self._pid != os.getpid():  # after a fork they are the parent's
                 for old in self._idle:
                     old.close()
                 self._idle, self._pid = [], os.getpid()
-            if self._idle:
+            if self._idle and self._idle[-1].path == path:
                 return self._idle.pop()
-        return _connect(os.environ.get("SERAI_POOL_SOCKET", _SOCKET))
+        return _connect(path)
 
     def _give_back(self, connection: _Connection) -> None:
         with self._lock:

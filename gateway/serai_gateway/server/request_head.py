@@ -129,7 +129,7 @@ def has_oversized_length(head: bytes) -> bool:
 
 
 #: Clients put a name into a path with its scheme: /v1/algo/algo://demo/hello. Its slashes are no empty segment.
-_NAME_IN_PATH = re.compile(r"(?<=[a-z])/(?:algo|data)://(?=\w)")
+_NAME_IN_PATH = re.compile(r"(?<=[a-z])/(?:algo|data)://(?=[\w.])")
 
 
 # Cached because a client repeats its target and host; what is refused is not kept. Keys are at most a request line.
