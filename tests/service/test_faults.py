@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +30,6 @@ class Load:
         self._stop = threading.Event()
         self.outcomes: Counter[str] = Counter()
         self.wrong: list[str] = []
-        self.slowest_s = 0.0
         self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(num_threads)]
 
     def __enter__(self) -> "Load":
@@ -49,10 +47,7 @@ class Load:
         while not self._stop.is_set():
             count += 1
             payload = f"{number}-{count}"
-            started = time.monotonic()
-            outcome = self._call_once(payload)
-            self.slowest_s = max(self.slowest_s, time.monotonic() - started)
-            self.outcomes[outcome] += 1
+            self.outcomes[self._call_once(payload)] += 1
 
     def _call_once(self, payload: str) -> str:
         try:
@@ -92,7 +87,6 @@ def _is_well(service: Service, load: Load) -> None:
     load.until_ok(200)
     assert service.is_ready()
     assert not load.wrong
-    assert load.slowest_s < 15
 
 
 @pytest.mark.parametrize("daemon", ["runner", "pool", "gateway"])

@@ -36,8 +36,7 @@ def malformed(code: str, message: str) -> Refused:
 
 
 def body_too_large(limit: int) -> Refused:
-    message = f"the request body is over the limit of {limit} bytes here: send less, or put the data into a file"
-    return Refused(413, "body_too_large", f"{message} of the data API and pass its name")
+    return Refused(413, "body_too_large", f"the body is over {limit / (1 << 20):g} MiB, the limit here: send less")
 
 
 def response_bytes(refused: Refused, preamble: bytes) -> bytes:

@@ -1,0 +1,77 @@
+"""Waiting calls of one version: first come first served within a payer, round robin between payers."""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+
+from serai_runner.calls import PendingCall
+
+_Lane = OrderedDict[int, PendingCall]
+
+
+class FairQueue:
+    """Every operation takes constant time, but for `longest_payer`, which looks at each payer once."""
+
+    __slots__ = ("_lanes", "_num_calls")
+
+    def __init__(self) -> None:
+        self._lanes: OrderedDict[str, _Lane] = OrderedDict()
+        self._num_calls = 0
+
+    def __len__(self) -> int:
+        return self._num_calls
+
+    @property
+    def num_payers(self) -> int:
+        return len(self._lanes)
+
+    def __iter__(self) -> Iterator[PendingCall]:
+        for lane in self._lanes.values():
+            yield from lane.values()
+
+    def push(self, call: PendingCall) -> None:
+        lane = self._lanes.get(call.payer)
+        if lane is None:
+            lane = self._lanes[call.payer] = OrderedDict()
+        lane[call.serial] = call
+        self._num_calls += 1
+
+    def push_front(self, call: PendingCall) -> None:
+        """Put back a call that had its turn but was not begun: it and its payer are next."""
+        self.push(call)
+        self._lanes[call.payer].move_to_end(call.serial, last=False)
+        self._lanes.move_to_end(call.payer, last=False)
+
+    def pop(self) -> PendingCall:
+        """Raises KeyError when nothing waits."""
+        payer, lane = self._lanes.popitem(last=False)
+        _, call = lane.popitem(last=False)
+        if lane:
+            self._lanes[payer] = lane  # to the end: the next payer's turn
+        self._num_calls -= 1
+        return call
+
+    def remove(self, call: PendingCall) -> bool:
+        """Whether the call waited here."""
+        lane = self._lanes.get(call.payer)
+        if lane is None or lane.pop(call.serial, None) is None:
+            return False
+        if not lane:
+            del self._lanes[call.payer]
+        self._num_calls -= 1
+        return True
+
+    def pop_all(self) -> list[PendingCall]:
+        calls = list(self)
+        self._lanes.clear()
+        self._num_calls = 0
+        return calls
+
+    def num_of(self, payer: str) -> int:
+        return len(self._lanes.get(payer, ()))
+
+    def longest_payer(self) -> str:
+        return max(self._lanes, key=lambda payer: len(self._lanes[payer]))
+
+    def newest_of(self, payer: str) -> PendingCall:
+        lane = self._lanes[payer]
+        return lane[next(reversed(lane))]

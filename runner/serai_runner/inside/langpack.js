@@ -1,0 +1,54 @@
+// The pipe process of a JavaScript repository that brings none: src/NAME.js with `exports.apply = (input, done)`.
+'use strict';
+
+const fs = require('fs');
+const path = require('path');
+const readline = require('readline');
+
+const FIFO = '/tmp/algoout';
+const algorithm = require(path.join(process.cwd(), 'src', process.argv[2]));
+
+function reply(value) {
+  fs.writeFileSync(FIFO, JSON.stringify(value));
+}
+
+function fail(error) {
+  const isObject = typeof error === 'object' && error !== null;
+  reply({
+    error: {
+      message: String(isObject && error.message ? error.message : error),
+      stacktrace: isObject && error.stack ? String(error.stack) : '',
+      error_type: isObject && error.error_type ? error.error_type : 'AlgorithmError',
+    },
+  });
+}
+
+function succeed(value) {
+  if (Buffer.isBuffer(value)) {
+    reply({ result: value.toString('base64'), metadata: { content_type: 'binary' } });
+  } else {
+    const kind = typeof value === 'string' ? 'text' : 'json';
+    reply({ result: value === undefined ? null : value, metadata: { content_type: kind } });
+  }
+}
+
+function answer(line) {
+  let answered = false;
+  const done = (error, value) => {
+    if (answered) return; // a callback called twice must not answer the next call
+    answered = true;
+    if (error) fail(error);
+    else succeed(value);
+  };
+  try {
+    const request = JSON.parse(line);
+    const input = request.content_type === 'binary' ? Buffer.from(request.data, 'base64') : request.data;
+    const returned = algorithm.apply(input, done);
+    if (returned && typeof returned.then === 'function') returned.then((value) => done(null, value), done);
+  } catch (error) {
+    done(error || new Error('unknown error'));
+  }
+}
+
+readline.createInterface({ input: process.stdin }).on('line', answer);
+process.stdout.write('PIPE_INIT_COMPLETE\n');

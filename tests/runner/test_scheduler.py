@@ -1,0 +1,410 @@
+"""The scheduler's decisions, driven by hand with recorded effects and a clock that stands still."""
+
+from pathlib import Path
+
+import pytest
+
+from serai.ipc.messages import Call, Failure, Limits, Ready, Refusal, Result
+from serai_runner.calls import Ending, PendingCall, ReplicaState
+from serai_runner.scheduler import MAX_STRAYS, Scheduler
+from serai_runner.settings import Settings
+from serai_runner.testing import RecordedEffects, python_version
+from serai_runner.version import VersionState
+
+CRASH = Ending("signal 11 (SIGSEGV)")
+
+
+class Bench:
+    """A scheduler, what it did, and short words for what happens to it."""
+
+    def __init__(self, **settings) -> None:
+        self.now = 100.0
+        self.effects = RecordedEffects()
+        self.scheduler = Scheduler(self.effects, Settings(Path("/home"), **{"max_replicas": 2, **settings}))
+        self.version = self.define("v")
+        self.num_calls = 0
+
+    def define(self, key: str, **limits) -> VersionState:
+        return self.scheduler.define(python_version("/code", key=key, limits=Limits(**limits)))
+
+    def call(self, version: VersionState | None = None, payer: str = "a", timeout_s: float = 30.0,
+             payload: bytes = b"") -> PendingCall:  # fmt: skip
+        self.num_calls += 1
+        call = Call(self.num_calls, "v", "json", self.now + timeout_s, "req", payer)
+        return self.scheduler.on_call(None, call, payload, version or self.version, self.now)
+
+    def ready(self, replica: ReplicaState | None = None, error: str = "") -> ReplicaState:
+        replica = replica or self.effects.started[-1]
+        self.scheduler.on_ready(replica, Ready(error, "trace" if error else ""), self.now)
+        return replica
+
+    def reply(self, call: PendingCall) -> None:
+        assert call.replica is not None
+        self.scheduler.on_reply(call.replica, Result(call.serial, "json", 0.0), b"1", self.now)
+
+    def exit(self, replica: ReplicaState, ending: Ending = CRASH) -> None:
+        self.scheduler.on_exit(replica, ending, self.now)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass as the host would: a tick whenever one is due."""
+        until = self.now + seconds
+        while self.scheduler.wake_at <= until:
+            self.now = max(self.now, self.scheduler.wake_at)
+            self.scheduler.on_tick(self.now)
+        self.now = until
+
+    def serve(self, service_s: float, times: int = 1, version: VersionState | None = None) -> None:
+        """Teach the scheduler how long calls take."""
+        for _ in range(times):
+            call = self.call(version)
+            self.now += service_s
+            self.reply(call)
+
+    def answer_of(self, call: PendingCall):
+        answers = [message for answered, message, _ in self.effects.replies if answered is call]
+        assert len(answers) <= 1, "a call was answered twice"
+        return answers[0] if answers else None
+
+    def code_of(self, call: PendingCall) -> str | None:
+        answer = self.answer_of(call)
+        return answer.code if isinstance(answer, Refusal) else None
+
+
+def test_the_first_call_starts_one_replica_and_goes_to_it_when_it_is_ready():
+    bench = Bench()
+    calls = [bench.call() for _ in range(5)]
+    assert len(bench.effects.started) == 1 and not bench.effects.sent
+    replica = bench.ready()
+    assert bench.effects.sent == [(replica, calls[0])]
+    bench.reply(calls[0])
+    assert isinstance(bench.answer_of(calls[0]), Result)
+    assert bench.effects.sent[1] == (replica, calls[1])
+
+
+def test_a_second_replica_starts_when_calls_wait_long_and_no_third_past_the_limit():
+    bench = Bench()
+    bench.call()
+    bench.ready()
+    for _ in range(3):
+        bench.call()
+    assert len(bench.effects.started) == 1
+    bench.advance(0.06)
+    assert len(bench.effects.started) == 2
+    bench.ready()
+    bench.advance(1.0)
+    assert len(bench.effects.started) == 2
+
+
+def test_short_calls_are_sent_ahead_and_long_ones_are_not():
+    bench = Bench(max_replicas=1)
+    bench.call()
+    replica = bench.ready()
+    bench.reply(bench.effects.sent[0][1])
+    bench.serve(0.00005, times=200)
+    for _ in range(100):
+        bench.call()
+    assert 10 <= len(replica.in_flight) <= 32
+    slow = bench.define("slow")
+    bench.call(slow)
+    slow_replica = bench.ready()
+    bench.now += 1
+    bench.reply(bench.effects.sent[-1][1])
+    for _ in range(5):
+        bench.call(slow)
+    assert len(slow_replica.in_flight) == 1
+
+
+def test_nothing_is_sent_behind_a_call_that_turned_out_slow_and_another_replica_takes_what_waits():
+    bench = Bench()
+    bench.call()
+    first = bench.ready()
+    bench.reply(bench.effects.sent[0][1])
+    bench.serve(0.0001, 30)
+    slow, behind = bench.call(), bench.call()
+    assert slow.replica is first and behind.replica is first, "it has always been fast"
+    bench.advance(0.02)
+    waiting = bench.call()
+    assert waiting.replica is None
+    bench.advance(0.06)
+    second = bench.ready(bench.effects.started[-1])
+    assert second is not first
+    assert waiting.replica is second
+
+
+def test_large_inputs_are_not_sent_ahead():
+    bench = Bench(max_replicas=1)
+    bench.call()
+    replica = bench.ready()
+    bench.reply(bench.effects.sent[0][1])
+    bench.serve(0.00005, times=50)
+    for _ in range(4):
+        bench.call(payload=bytes(1 << 20))
+    assert len(replica.in_flight) == 1
+
+
+def test_a_call_that_ran_in_a_crash_is_refused_and_those_behind_it_go_to_another_replica():
+    bench = Bench()
+    bench.call()
+    replica = bench.ready()
+    bench.reply(bench.effects.sent[0][1])
+    bench.serve(0.00005, times=50)
+    calls = [bench.call() for _ in range(4)]
+    assert len(replica.in_flight) == 4
+    bench.exit(replica)
+    answer = bench.answer_of(calls[0])
+    assert isinstance(answer, Refusal) and answer.code == "crashed" and answer.retriable
+    assert "SIGSEGV" in answer.message
+    bench.ready()
+    assert [call for _, call in bench.effects.sent[-3:]] == calls[1:]
+
+
+def test_running_out_of_memory_is_the_algorithms_failure_and_names_the_limit():
+    bench = Bench()
+    version = bench.define("m", memory_bytes=64 << 20)
+    call = bench.call(version)
+    bench.exit(bench.ready(), Ending("signal 9 (SIGKILL)", out_of_memory=True))
+    answer = bench.answer_of(call)
+    assert isinstance(answer, Failure) and answer.error_type == "OutOfMemoryError" and "64 MiB" in answer.message
+
+
+def test_at_the_deadline_the_caller_is_told_and_the_replica_killed_and_replaced():
+    bench = Bench()
+    stuck = bench.call(timeout_s=1)
+    replica = bench.ready()
+    waiting = bench.call(timeout_s=20)
+    bench.advance(1.0)
+    assert bench.code_of(stuck) == "deadline" and bench.effects.killed == [replica]
+    bench.exit(replica, Ending("signal 9 (SIGKILL)"))
+    assert bench.code_of(waiting) is None
+    bench.ready()
+    assert bench.effects.sent[-1][1] is waiting
+
+
+def test_a_late_reply_is_dropped():
+    bench = Bench()
+    call = bench.call(timeout_s=1)
+    bench.ready()
+    bench.advance(1.0)
+    bench.reply(call)
+    assert bench.code_of(call) == "deadline"
+
+
+def test_a_call_that_waits_past_its_deadline_is_told_so():
+    bench = Bench()
+    call = bench.call(timeout_s=0.5)
+    bench.advance(0.5)
+    assert bench.code_of(call) == "deadline"
+    bench.ready()
+    assert not bench.effects.sent
+
+
+def test_replies_to_nothing_are_dropped_and_too_many_of_them_end_the_replica():
+    bench = Bench()
+    call = bench.call()
+    replica = bench.ready()
+    for number in range(MAX_STRAYS + 1):
+        assert not bench.effects.killed
+        bench.scheduler.on_reply(replica, Result(10_000 + number, "json", 0.0), b"", bench.now)
+    assert bench.effects.killed == [replica] and bench.answer_of(call) is None
+
+
+def test_a_reply_with_the_id_of_another_replicas_call_is_dropped():
+    bench = Bench()
+    first = bench.call()
+    bench.ready()
+    other = bench.call(bench.define("other"))
+    thief = bench.ready()
+    bench.scheduler.on_reply(thief, Result(first.serial, "json", 0.0), b"forged", bench.now)
+    assert bench.answer_of(first) is None and bench.answer_of(other) is None
+
+
+def test_a_version_that_cannot_start_fails_its_calls_and_is_retried_with_growing_pauses():
+    bench = Bench()
+    first, second = bench.call(), bench.call()
+    bench.exit_of = bench.ready(error="no module named x")
+    for call in (first, second):
+        answer = bench.answer_of(call)
+        assert isinstance(answer, Failure) and answer.error_type == "InitializationError"
+        assert (answer.message, answer.stacktrace) == ("no module named x", "trace")
+    bench.exit(bench.exit_of, Ending("exit code 0"))
+    bench.advance(0.4)
+    at_once = bench.call()
+    assert isinstance(bench.answer_of(at_once), Failure) and len(bench.effects.started) == 1
+    bench.advance(0.2)
+    bench.call()
+    assert len(bench.effects.started) == 2
+    bench.exit(bench.ready(error="still"), Ending("exit code 0"))
+    bench.advance(0.6)
+    bench.call()
+    assert len(bench.effects.started) == 2
+
+
+def test_a_replica_that_ends_by_itself_after_loading_is_not_restarted_without_pause():
+    bench = Bench()
+    bench.call()
+    replica = bench.ready()
+    bench.reply(bench.effects.sent[0][1])
+    bench.exit(replica)  # it has worked: the next may start at once
+    bench.call()
+    bench.scheduler.on_cancel(bench.call())
+    assert len(bench.effects.started) == 2
+    for call in [pending for pending in bench.version.queue]:
+        bench.scheduler.on_cancel(call)
+    bench.exit(bench.ready(), Ending("exit code 0"))
+    answer = bench.answer_of(bench.call())
+    assert isinstance(answer, Failure) and "right after loading" in answer.message
+
+
+def test_loading_that_takes_too_long_is_ended():
+    bench = Bench(load_s=5.0)
+    call = bench.call()
+    bench.advance(5.0)
+    answer = bench.answer_of(call)
+    assert isinstance(answer, Failure) and "within 5 s" in answer.message
+    assert bench.effects.killed == bench.effects.started
+
+
+def test_a_sandbox_that_cannot_be_started_is_our_fault_and_worth_a_retry():
+    bench = Bench()
+    call = bench.call()
+    bench.exit(bench.effects.started[0], Ending("bwrap is missing", is_platform=True))
+    answer = bench.answer_of(call)
+    assert isinstance(answer, Refusal) and answer.code == "unavailable" and answer.retriable
+    assert 0 < answer.retry_after_s <= 1
+
+
+@pytest.mark.parametrize(("queue_min", "accepted"), [(3, 3), (1, 1)])
+def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(queue_min: int, accepted: int):
+    bench = Bench(queue_min=queue_min, queue_per_slot=1)
+    calls = [bench.call() for _ in range(accepted + 1)]
+    assert [bench.code_of(call) for call in calls] == [None] * accepted + ["busy"]
+    answer = bench.answer_of(calls[-1])
+    assert isinstance(answer, Refusal) and answer.retriable and answer.retry_after_s > 0
+
+
+def test_in_a_full_queue_a_small_payer_takes_a_place_of_the_greedy_one():
+    bench = Bench(queue_min=4, queue_per_slot=1)
+    greedy = [bench.call(payer="greedy") for _ in range(4)]
+    small = bench.call(payer="small")
+    assert bench.code_of(small) is None and bench.code_of(greedy[3]) == "busy"
+    assert bench.code_of(bench.call(payer="greedy")) == "busy"
+
+
+def test_a_call_that_cannot_meet_its_deadline_is_refused_early():
+    bench = Bench(max_replicas=1)
+    bench.call()
+    bench.ready()
+    bench.now += 2
+    bench.reply(bench.effects.sent[0][1])
+    for _ in range(4):
+        bench.call()
+    assert bench.code_of(bench.call(timeout_s=3)) == "busy"
+    assert bench.code_of(bench.call(timeout_s=30)) is None
+
+
+def test_inputs_that_wait_are_bounded_in_bytes():
+    bench = Bench(max_queued_bytes=1000)
+    assert bench.code_of(bench.call(payload=bytes(600))) is None
+    late = bench.call(payload=bytes(600))
+    assert bench.code_of(late) == "busy"
+
+
+def test_an_idle_replica_ends_and_a_used_one_does_not():
+    bench = Bench(idle_s=10.0)
+    bench.call()
+    replica = bench.ready()
+    bench.reply(bench.effects.sent[0][1])
+    bench.advance(9)
+    bench.serve(0.1)
+    bench.advance(9)
+    assert not bench.effects.killed
+    bench.advance(1)
+    assert bench.effects.killed == [replica] and replica.doom == "idle"
+
+
+def test_a_host_that_is_full_ends_the_longest_idle_replica_for_another_version():
+    bench = Bench(max_processes=2)
+    replicas = []
+    for key in ("a", "b"):
+        call = bench.call(bench.define(key))
+        replicas.append(bench.ready())
+        bench.now += 1
+        bench.reply(call)
+    wanting = bench.call(bench.define("c"))
+    assert bench.effects.killed == [replicas[0]]
+    bench.exit(replicas[0], Ending("signal 9 (SIGKILL)"))
+    bench.ready()
+    assert bench.effects.sent[-1][1] is wanting
+
+
+def test_a_version_with_many_replicas_gives_one_up_for_a_version_with_none():
+    bench = Bench(max_processes=2)
+    calls = [bench.call()]
+    bench.ready()
+    calls.append(bench.call())
+    bench.advance(0.1)
+    bench.ready()
+    bench.call(), bench.call()
+    wanting = bench.call(bench.define("other"))
+    assert not bench.effects.killed  # both are busy: the next to finish goes
+    last = calls[1]
+    bench.reply(last)
+    assert bench.effects.killed == [last.replica]
+    bench.exit(last.replica, Ending("signal 9 (SIGKILL)"))
+    assert bench.effects.started[-1].version is wanting.version
+
+
+def test_a_cancelled_call_is_not_run_and_one_that_runs_is_not_answered():
+    bench = Bench()
+    running, waiting = bench.call(), bench.call()
+    bench.ready()
+    bench.scheduler.on_cancel(waiting)
+    bench.scheduler.on_cancel(running)
+    bench.reply(running)
+    assert not bench.effects.replies and len(bench.effects.sent) == 1
+
+
+def test_a_cancelled_call_that_never_ends_is_killed_at_its_deadline():
+    bench = Bench()
+    call = bench.call(timeout_s=2)
+    replica = bench.ready()
+    bench.scheduler.on_cancel(call)
+    bench.advance(1.9)
+    assert not bench.effects.killed
+    bench.advance(0.3)
+    assert bench.effects.killed == [replica] and not bench.effects.replies
+
+
+def test_a_draining_host_refuses_what_comes_and_answers_what_it_has():
+    bench = Bench()
+    running, waiting = bench.call(), bench.call()
+    bench.ready()
+    bench.scheduler.on_drain()
+    assert bench.code_of(bench.call()) == "draining"
+    bench.reply(running)
+    bench.reply(waiting)
+    assert isinstance(bench.answer_of(waiting), Result) and bench.scheduler.num_open == 0
+    bench.scheduler.on_drained(bench.now)
+    assert bench.effects.killed == bench.effects.started
+
+
+def test_replicas_with_a_stale_mount_are_replaced_after_their_calls():
+    bench = Bench()
+    call = bench.call()
+    replica = bench.ready()
+    bench.scheduler.retire(bench.version, "stale", bench.now)
+    assert not bench.effects.killed
+    bench.reply(call)
+    assert bench.effects.killed == [replica]
+    bench.call()
+    assert len(bench.effects.started) == 2
+
+
+def test_a_replica_with_concurrency_gets_as_many_calls_and_all_of_them_count_as_begun():
+    bench = Bench()
+    version = bench.define("wide", concurrency=3)
+    calls = [bench.call(version) for _ in range(4)]
+    replica = bench.ready()
+    assert len(replica.in_flight) == 3
+    bench.exit(replica)
+    assert [bench.code_of(call) for call in calls] == ["crashed"] * 3 + [None]
