@@ -36,7 +36,7 @@ def pack_prefix(header: bytes, payload_bytes: int) -> bytes:
 class FrameProtocol(asyncio.Protocol):
     """Splits a byte stream into frames; subclasses say what a frame means.
 
-    `frame_received` runs on the loop for each frame, in order. `frames_drained` runs once after each batch of bytes.
+    `frame_received` runs on the loop for each frame, in order.
     """
 
     #: Payloads from this size on are written as their own buffer instead of being joined to the header.

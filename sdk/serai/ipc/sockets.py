@@ -46,5 +46,5 @@ def bind_unix(path: Path) -> socket.socket:
     return listener
 
 
-async def serve_unix(path: Path, factory: Callable[[], asyncio.Protocol]) -> asyncio.AbstractServer:
+async def serve_unix(path: Path, factory: Callable[[], asyncio.BaseProtocol]) -> asyncio.AbstractServer:
     return await asyncio.get_running_loop().create_unix_server(factory, sock=bind_unix(path))

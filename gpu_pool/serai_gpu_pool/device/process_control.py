@@ -1,0 +1,45 @@
+"""What the worker asks of the kernel: die with the pool, stay within memory, give memory back, tell how much it has."""
+
+import contextlib
+import ctypes
+import os
+import resource
+import signal
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+def die_with(parent_pid: int) -> None:
+    """End this process when its parent ends; at once if that has happened already."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent_pid:
+        os._exit(1)
+
+
+def limit_memory(more_bytes: int) -> None:
+    """No more than this beyond what the process has now: a greedy model gets an error, not the machine's memory."""
+    soft = _data_bytes() + more_bytes
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard == resource.RLIM_INFINITY or soft < hard:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, soft))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _data_bytes() -> int:
+    with open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[5]) * _PAGE_BYTES
+
+
+def resident_bytes() -> int:
+    """Memory of this process that is in RAM, without pages of files (the interpreter, libraries)."""
+    with open("/proc/self/statm", "rb") as file:
+        fields = file.read().split()
+    return (int(fields[1]) - int(fields[2])) * _PAGE_BYTES
+
+
+def return_free_memory() -> None:
+    """Give freed pages back to the kernel: an eviction that keeps them has freed nothing."""
+    with contextlib.suppress(AttributeError):  # only glibc has it
+        _libc.malloc_trim(0)

@@ -1,0 +1,129 @@
+"""Reads frames from a connection; large payloads go straight into shared memory, without a copy on the way.
+
+The format and the rules are those of `serai.ipc.frames.FrameProtocol`. It is not one, because a loop that finds
+`data_received` does not ask for a buffer.
+"""
+
+import asyncio
+import struct
+
+from serai.ipc.frames import MAX_FRAME_BYTES, FrameError, pack_prefix
+from serai_gpu_pool.arena import Arena, Slab
+
+_PREFIX = struct.Struct("<IH")
+#: Payloads from this size on go to shared memory: below it, copying is cheaper than keeping account.
+LARGE_BYTES = 64 * 1024
+#: Holds a header of the greatest length and a small payload, with room to read many small frames at once.
+_BUFFER_BYTES = 256 * 1024
+#: Payloads from this size on are written as their own buffer instead of being joined to the header.
+_JOIN_BYTES = 16 * 1024
+
+Payload = bytes | memoryview | Slab
+
+
+class Intake(asyncio.BufferedProtocol):
+    """A connection of the pool. Subclasses get `payload_received` for each frame, in order."""
+
+    def __init__(self, arena: Arena) -> None:
+        self.transport: asyncio.Transport | None = None
+        self._arena = arena
+        self._small = bytearray(_BUFFER_BYTES)
+        self._view = memoryview(self._small)
+        self._start = self._end = 0  # what of _small is filled and not yet used
+        self._header = b""
+        self._large: memoryview | Slab | None = None  # a payload that is being received, and how far it is
+        self._large_view = memoryview(b"")
+        self._large_at = 0
+
+    def payload_received(self, header: bytes, payload: Payload) -> None:
+        raise NotImplementedError
+
+    def frame_error(self, error: FrameError) -> None:
+        """Called once before the connection is cut."""
+
+    def send_frame(self, header: bytes, payload: bytes | memoryview = b"") -> None:
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        prefix = pack_prefix(header, len(payload))
+        if len(payload) < _JOIN_BYTES:
+            transport.write(b"".join((prefix, header, payload)))
+        else:
+            transport.writelines((prefix + header, payload))
+
+    def close(self) -> None:
+        if self.transport is not None:
+            self.transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # pyright: ignore[reportAttributeAccessIssue]
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        if self._large is not None:
+            return self._large_view[self._large_at :]
+        return self._view[self._end :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._large is not None:
+            self._large_at += nbytes
+            if self._large_at == len(self._large_view):
+                self._finish_large()
+            return
+        self._end += nbytes
+        try:
+            self._parse()
+        except FrameError as error:
+            self._start = self._end = 0
+            self.frame_error(error)
+            if self.transport is not None:
+                self.transport.abort()
+
+    def _parse(self) -> None:
+        """Hand out every whole frame; begin a large one; keep the rest for the next time."""
+        small, end = self._small, self._end
+        while end - self._start >= _PREFIX.size:
+            at = self._start
+            length, header_bytes = _PREFIX.unpack_from(small, at)
+            if length > MAX_FRAME_BYTES or header_bytes + 2 > length:
+                raise FrameError(f"frame of {length} bytes with a header of {header_bytes}")
+            payload_at = at + _PREFIX.size + header_bytes
+            frame_end = at + 4 + length
+            if end < frame_end:
+                if frame_end - payload_at < LARGE_BYTES or end < payload_at:
+                    break
+                self._begin_large(bytes(small[at + _PREFIX.size : payload_at]), payload_at, frame_end - payload_at)
+                return
+            self._start = frame_end
+            header = bytes(small[at + _PREFIX.size : payload_at])
+            self.payload_received(header, self._copy(self._view[payload_at:frame_end]))
+        held = end - self._start
+        if self._start:
+            small[:held] = small[self._start : end]
+            self._start, self._end = 0, held
+
+    def _copy(self, payload: memoryview) -> Payload:
+        """What the buffer holds, to keep: it is overwritten by the next read."""
+        slab = self._arena.take(len(payload)) if len(payload) >= LARGE_BYTES else None
+        if slab is None:
+            return bytes(payload)
+        slab.view()[:] = payload
+        return slab
+
+    def _begin_large(self, header: bytes, payload_at: int, payload_bytes: int) -> None:
+        self._header = header
+        slab = self._arena.take(payload_bytes)
+        self._large_view = memoryview(bytearray(payload_bytes)) if slab is None else slab.view()
+        self._large = self._large_view if slab is None else slab
+        self._large_at = self._end - payload_at
+        self._large_view[: self._large_at] = self._view[payload_at : self._end]
+        self._start = self._end = 0
+
+    def _finish_large(self) -> None:
+        header, large = self._header, self._large
+        self._header, self._large, self._large_view = b"", None, memoryview(b"")
+        assert large is not None
+        self.payload_received(header, large)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.transport = None
+        self._large, self._large_view = None, memoryview(b"")

@@ -1,0 +1,227 @@
+"""Connections to the pool: what each kind of peer may say, and how tickets are answered.
+
+A gateway or the runner host may send everything, but only processes of our own user reach that socket. A replica runs
+an author's code: it may send `Run`, for the models of its version, and a peer that says anything else is cut off.
+"""
+
+import math
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from serai.ipc.frames import FrameError
+from serai.ipc.messages import (
+    Admit,
+    Admitted,
+    Call,
+    Cancel,
+    Define,
+    Drain,
+    Failure,
+    Message,
+    ModelSpec,
+    Ran,
+    Refusal,
+    Result,
+    Run,
+    Stats,
+    Unknown,
+    VersionSpec,
+    Withdraw,
+    decode,
+    encode,
+)
+from serai.ipc.sockets import is_own_peer
+from serai_gpu_pool.core import Broken, End, Outcome, Payload, Refused, Ticket
+from serai_gpu_pool.intake import Intake
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from serai_gpu_pool.pool import Pool
+
+#: Longest a replica may let one run wait and work. Its own call has a deadline that is rarely longer.
+_MAX_RUN_TIMEOUT_S = 300.0
+#: Runs that one replica connection may have open: far more than an author's threads, far less than memory.
+_MAX_OPEN_RUNS = 1024
+#: Connections of one version, over all of its replicas: each may hold a half-sent frame of the largest size.
+_MAX_CONNECTIONS = 64
+
+
+class Link(Intake):
+    """What gateways and replicas have in common: open tickets by id, and answers to them."""
+
+    def __init__(self, pool: "Pool") -> None:
+        super().__init__(pool.arena)
+        self.pool = pool
+        self.tickets: dict[int, Ticket] = {}
+
+    def connection_made(self, transport: "asyncio.BaseTransport") -> None:
+        super().connection_made(transport)
+        self.pool.links.add(self)
+        if not is_own_peer(transport):
+            self.cut("the peer is another user")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Whoever asked is gone: nothing of theirs is worth running any more."""
+        super().connection_lost(exc)
+        self.pool.links.discard(self)
+        tickets, self.tickets = list(self.tickets.values()), {}
+        for ticket in tickets:
+            self.pool.cancel(ticket)
+
+    def pause_writing(self) -> None:
+        """The peer does not read its answers: read no more of its questions."""
+        if self.transport is not None:
+            self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def payload_received(self, header: bytes, payload: Payload) -> None:
+        if self.transport is None or self.transport.is_closing():
+            return
+        try:
+            message = decode(header)
+        except (msgspec.DecodeError, RecursionError):
+            self.cut("a header that is no message")
+            return
+        self.message_received(message, payload)
+
+    def message_received(self, message: Message, payload: Payload) -> None:
+        raise NotImplementedError
+
+    def frame_error(self, error: FrameError) -> None:
+        self.pool.protocol_error(str(error))
+
+    def cut(self, why: str) -> None:
+        self.pool.protocol_error(why)
+        if self.transport is not None:
+            self.transport.abort()
+
+    def submit(self, ticket: Ticket, model: ModelSpec) -> None:
+        self.tickets[ticket.id] = ticket
+        self.pool.submit(ticket, model)
+
+    def finish(self, ticket: Ticket, outcome: Outcome, payload: bytes | memoryview, duration_s: float) -> None:
+        """Send the result of a ticket, or how its run failed."""
+        if self.tickets.pop(ticket.id, None) is None:
+            return
+        if outcome.kind == "ok":
+            if ticket.form == "tensors":
+                self.send_frame(encode(Ran(ticket.id, outcome.tensors, duration_s)), payload)
+            else:
+                self.send_frame(encode(Result(ticket.id, ticket.form, duration_s)), payload)
+        elif outcome.kind == "too_large":
+            self.send_frame(encode(Refusal(ticket.id, "too_large", outcome.message)))
+        else:
+            self.send_frame(encode(Failure(ticket.id, outcome.kind, outcome.message, duration_s=duration_s)))
+
+    def refuse(self, ticket: Ticket, end: End) -> None:
+        """Send why a ticket is not run."""
+        if self.tickets.pop(ticket.id, None) is not None:
+            self.send_end(ticket.id, end)
+
+    def send_end(self, id: int, end: End) -> None:
+        if isinstance(end, Broken):
+            self.send_frame(encode(Failure(id, "InitializationError", end.message)))
+        else:
+            self.send_frame(encode(Refusal(id, end.code, end.message, end.retriable, end.retry_after_s)))
+
+
+class GatewayLink(Link):
+    """A gateway worker or the runner host."""
+
+    def __init__(self, pool: "Pool") -> None:
+        super().__init__(pool)
+        self._versions: dict[str, VersionSpec] = {}
+
+    def message_received(self, message: Message, payload: Payload) -> None:
+        if type(message) is Call:
+            self._call(message, payload)
+        elif isinstance(message, Define):
+            self._versions[message.spec.key] = message.spec
+        elif isinstance(message, Cancel):
+            ticket = self.tickets.pop(message.id, None)
+            if ticket is not None:
+                self.pool.cancel(ticket)
+        elif isinstance(message, Stats):
+            self.send_frame(encode(Stats(message.id)), self.pool.stats())
+        elif isinstance(message, Admit):
+            self.pool.admit(message, self)
+        elif isinstance(message, Withdraw):
+            self.pool.withdraw(message.version)
+        elif isinstance(message, Drain):
+            self.pool.drain()
+        else:
+            self.cut(f"a {type(message).__name__} from a gateway")
+
+    def admitted(self, version: str, directory: str) -> None:
+        self.send_frame(encode(Admitted(version, directory)))
+
+    def _call(self, call: Call, payload: Payload) -> None:
+        spec = self._versions.get(call.version)
+        if spec is None:
+            self.send_frame(encode(Unknown(call.id)))
+            return
+        if call.id in self.tickets:
+            self.cut("an id that is in use")
+            return
+        if len(spec.models) != 1:
+            has = f"version {spec.key} has {len(spec.models)} models; one that is called by itself has exactly one"
+            self.send_end(call.id, Refused("unavailable", has))
+            return
+        if call.content_type not in ("json", "binary"):
+            self.send_frame(encode(_wrong_type(call)))
+            return
+        model = spec.models[0]
+        self.submit(
+            Ticket(call.id, model.sha256, call.payer, call.deadline, payload, call.content_type, link=self), model
+        )
+
+
+class ReplicaLink(Link):
+    """Code of an author, behind the socket of its version."""
+
+    def __init__(self, pool: "Pool", version: str, owner: str, models: tuple[ModelSpec, ...]) -> None:
+        super().__init__(pool)
+        self.version = version
+        self._owner = owner
+        self._models = {model.name: model for model in models}
+        if len(models) == 1:
+            self._models[""] = models[0]
+
+    def connection_made(self, transport: "asyncio.BaseTransport") -> None:
+        super().connection_made(transport)
+        same = [link for link in self.pool.links if isinstance(link, ReplicaLink) and link.version == self.version]
+        if len(same) > _MAX_CONNECTIONS:
+            self.cut(f"more than {_MAX_CONNECTIONS} connections of one version")
+
+    def message_received(self, message: Message, payload: Payload) -> None:
+        if not isinstance(message, Run):
+            self.cut(f"a {type(message).__name__} from a replica")
+            return
+        if message.id in self.tickets or len(self.tickets) >= _MAX_OPEN_RUNS:
+            self.cut("an id that is in use, or too many runs at once")
+            return
+        model = self._models.get(message.model)
+        if model is None:
+            names = ", ".join(sorted(name for name in self._models if name)) or "none"
+            text = f'no model "{message.model[:64]}" in algorithm.toml; there are: {names}'
+            self.send_frame(encode(Failure(message.id, "InputError", text)))
+            return
+        if not 0 < message.timeout_s <= _MAX_RUN_TIMEOUT_S or not math.isfinite(message.timeout_s):
+            text = f"a timeout of {message.timeout_s} s is not between 0 and {_MAX_RUN_TIMEOUT_S:g}"
+            self.send_frame(encode(Failure(message.id, "InputError", text)))
+            return
+        deadline = time.monotonic() + message.timeout_s
+        ticket = Ticket(message.id, model.sha256, self._owner, deadline, payload, "tensors", link=self)
+        ticket.tensors, ticket.outputs = message.inputs, message.outputs
+        self.submit(ticket, model)
+
+
+def _wrong_type(call: Call) -> Failure:
+    text = f"a model takes JSON, or raw bytes as application/octet-stream; this input is {call.content_type}"
+    return Failure(call.id, "InputError", text)

@@ -1,0 +1,77 @@
+"""What can be set, read once at the start and passed in. A wrong value stops the start and names itself."""
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from serai_gpu_pool.batching import BatchLimits
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40, "K": 2**10, "M": 2**20, "G": 2**30}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
+#: Below this not even a small model fits beside its own run.
+_MIN_BUDGET_BYTES = 1 << 20
+
+
+class SettingError(ValueError):
+    """A setting has a value that cannot be used."""
+
+
+def parse_bytes(text: str) -> int:
+    """`2GiB`, `512 MB`, `1048576` to bytes. Raises SettingError."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None or match[2].upper() not in _UNITS:
+        raise SettingError(f'"{text}" is not a size; write 512MiB or 2GiB')
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def default_cpu_budget() -> int:
+    """A quarter of this machine's memory: the rest is for replicas, the page cache and what models need to run."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the scheduler decides by. Times in seconds."""
+
+    #: Calls that may wait for one model; the next one is told to come back later.
+    max_queued: int = 256
+    #: Bytes of input that may wait in the whole pool.
+    max_queued_bytes: int = 512 * 1024 * 1024
+    #: A batch that takes longer than this is taken for hung, and its worker is killed.
+    run_timeout_s: float = 30.0
+    #: The same for a load: reading 1 GiB from a slow disk takes ten seconds.
+    load_timeout_s: float = 60.0
+    #: Batches given to a device: one that runs, and one that is there when it ends.
+    depth: int = 2
+    #: How long a model that waits for room lets others be served before their queues stop protecting them.
+    patience_s: float = 0.1
+    #: A model stays at least this many times its own load time, so that a device does not only load.
+    min_residence_loads: float = 1.0
+    #: First and longest wait before a model that could not be loaded is tried again; doubled each time.
+    retry_load_s: float = 1.0
+    max_retry_load_s: float = 300.0
+    batch: BatchLimits = field(default_factory=BatchLimits)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    home: Path
+    cpu_budget_bytes: int
+    #: Threads that one run uses.
+    threads: int = field(default_factory=lambda: os.cpu_count() or 1)
+    #: Shared memory for large inputs that wait or run. Only what was used once takes real memory.
+    arena_bytes: int = 256 * 1024 * 1024
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        if self.cpu_budget_bytes < _MIN_BUDGET_BYTES:
+            raise SettingError(f"--cpu-budget {self.cpu_budget_bytes} is too small; at least {_MIN_BUDGET_BYTES} bytes")
+        if not 1 <= self.threads <= 1024:
+            raise SettingError(f"--threads {self.threads} is not between 1 and 1024")
+
+    @property
+    def run(self) -> Path:
+        """Sockets live here."""
+        return self.home / "run"

@@ -1,0 +1,245 @@
+"""Bytes to arrays and back: JSON, raw bytes, or tensors of a replica. Runs in the device's worker only.
+
+What a caller did wrong is an InputError that says what the model expects.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from serai.ipc.messages import Tensor
+
+Array = NDArray[Any]
+
+#: Element types that travel between processes: NumPy's names.
+DTYPES = frozenset(
+    ["float16", "float32", "float64", "bool"]
+    + [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
+)  # fmt: skip
+#: Longest result of one call as raw bytes. A model may answer one byte with a gigabyte.
+MAX_OUTPUT_BYTES = 64 << 20
+#: Numbers in one JSON result: each is a Python object for a moment, and up to 20 characters in the answer.
+MAX_JSON_NUMBERS = 2_000_000
+
+
+class InputError(ValueError):
+    """The caller's input does not fit the model."""
+
+
+class OutputError(ValueError):
+    """The model's result cannot be sent in the form that was asked for."""
+
+
+class OutputTooLarge(ValueError):
+    """The model's result is over a limit."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One input or output of a model. A dimension is a number, or None where it is free; no shape: nothing is known."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...] | None
+
+    def __str__(self) -> str:
+        dims = "any shape" if self.shape is None else "[" + ", ".join(str(d or "?") for d in self.shape) + "]"
+        return f'"{self.name}": {self.dtype} {dims}'
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        if self.shape is None:
+            return True
+        return len(shape) == len(self.shape) and all(
+            want is None or want == have for want, have in zip(self.shape, shape, strict=True)
+        )
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What goes into a model and what comes out, in its own order."""
+
+    inputs: tuple[Slot, ...]
+    outputs: tuple[Slot, ...]
+
+    @cached_property
+    def by_name(self) -> dict[str, Slot]:
+        return {slot.name: slot for slot in self.inputs}
+
+    @cached_property
+    def output_names(self) -> tuple[str, ...]:
+        return tuple(slot.name for slot in self.outputs)
+
+    @cached_property
+    def expected(self) -> str:
+        return "the model expects " + ", ".join(map(str, self.inputs))
+
+    @property
+    def has_free_rows(self) -> bool:
+        """May calls be stacked along the first dimension, as far as the shapes say?"""
+        return all(slot.shape and slot.shape[0] is None for slot in (*self.inputs, *self.outputs))
+
+
+@dataclass(slots=True)
+class Arguments:
+    """One call's inputs, ready to run."""
+
+    arrays: dict[str, Array]
+    squeezed: bool = False  # a missing batch dimension was added, and goes away again
+    outputs: tuple[str, ...] = ()  # wanted; empty: all
+
+
+def from_json(body: bytes | memoryview, signature: Signature) -> Arguments:
+    """`{"name": nested lists}`, or the nested lists alone where there is one input. Raises InputError."""
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise InputError(f"the input is not JSON: {error}") from None
+    slots = signature.inputs
+    if not isinstance(value, dict):
+        if len(slots) != 1:
+            raise InputError(f"the input is not an object; {signature.expected}")
+        value = {slots[0].name: value}
+    _check_names(value.keys(), signature)
+    arrays = {slot.name: _nested(value[slot.name], slot, signature) for slot in slots}
+    squeezed = _add_rows(arrays, signature)
+    _check_shapes(arrays, signature)
+    return Arguments(arrays, squeezed)
+
+
+def from_binary(body: bytes | memoryview, signature: Signature) -> Arguments:
+    """Raw little-endian numbers of the only input; its first free dimension follows from the length."""
+    if len(signature.inputs) != 1 or len(signature.outputs) != 1:
+        raise InputError(f"raw bytes need a model with one input and one output: send JSON; {signature.expected}")
+    slot = signature.inputs[0]
+    dtype = np.dtype(slot.dtype)
+    if slot.shape is None:
+        raise InputError(f"the shape of the input cannot be told from bytes: send JSON; {signature.expected}")
+    free = [at for at, dim in enumerate(slot.shape) if dim is None]
+    if len(free) > 1:
+        raise InputError(
+            f"more than one dimension is free, raw bytes do not say which: send JSON; {signature.expected}"
+        )
+    row_bytes = math.prod(dim for dim in slot.shape if dim is not None) * dtype.itemsize
+    rows, rest = divmod(len(body), row_bytes) if row_bytes else (0, 1)
+    if rest or (not free and rows != 1) or not rows:
+        multiple = "a multiple of " if free else ""
+        raise InputError(f"{len(body)} bytes are not {multiple}{row_bytes}; {signature.expected}")
+    shape = tuple(rows if dim is None else dim for dim in slot.shape)
+    return Arguments({slot.name: _array(body, dtype).reshape(shape)})
+
+
+def from_tensors(
+    body: memoryview, tensors: tuple[Tensor, ...], outputs: tuple[str, ...], signature: Signature
+) -> Arguments:
+    """Named tensors whose bytes follow each other; the only input may go unnamed. Nothing about them is believed.
+
+    Raises InputError.
+    """
+    if len(tensors) == len(signature.inputs) == 1 and not tensors[0].name:
+        tensors = (Tensor(signature.inputs[0].name, tensors[0].dtype, tensors[0].shape),)
+    _check_names([tensor.name for tensor in tensors], signature)
+    for name in outputs:
+        if name not in signature.output_names:
+            raise InputError(f'no output "{name}"; the model has {", ".join(signature.output_names)}')
+    arrays: dict[str, Array] = {}
+    at = 0
+    for tensor in tensors:
+        slot = signature.by_name[tensor.name]
+        if tensor.dtype != slot.dtype:
+            raise InputError(f'input "{tensor.name}" is {tensor.dtype[:32]}; {signature.expected}')
+        dtype = np.dtype(slot.dtype)
+        if any(dim < 0 for dim in tensor.shape) or len(tensor.shape) > 32:
+            raise InputError(f'input "{tensor.name}" has an impossible shape')
+        if not slot.fits(tensor.shape):
+            raise InputError(f'input "{slot.name}" has shape {list(tensor.shape)}; {signature.expected}')
+        num_bytes = math.prod(tensor.shape) * dtype.itemsize
+        if num_bytes > len(body) - at:
+            raise InputError(f'input "{tensor.name}" is {num_bytes} bytes by its shape and {len(body) - at} were sent')
+        try:
+            arrays[tensor.name] = _array(body[at : at + num_bytes], dtype).reshape(tensor.shape)
+        except ValueError:  # no elements, and yet dimensions beyond what an array may have
+            raise InputError(f'input "{tensor.name}" has an impossible shape') from None
+        at += num_bytes
+    if at != len(body):
+        raise InputError(f"{len(body) - at} bytes are left over after the last input")
+    return Arguments(arrays, outputs=outputs)
+
+
+def to_json(outputs: dict[str, Array], squeezed: bool) -> bytes:
+    """The nested list alone where there is one output, else an object. Raises OutputError, OutputTooLarge."""
+    if sum(array.size for array in outputs.values()) > MAX_JSON_NUMBERS:
+        raise OutputTooLarge(
+            f"the result is more than {MAX_JSON_NUMBERS} numbers, too many for JSON: send application/octet-stream"
+        )
+    for name, array in outputs.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise OutputError(f'output "{name}" holds NaN or infinity, which JSON cannot say')
+    lists = {name: _without_rows(array, squeezed).tolist() for name, array in outputs.items()}
+    return msgspec.json.encode(lists if len(lists) > 1 else next(iter(lists.values())))
+
+
+def to_bytes(outputs: dict[str, Array]) -> tuple[tuple[Tensor, ...], bytes]:
+    """Raw little-endian bytes, one output after the other, and what they are. Raises OutputTooLarge."""
+    num_bytes = sum(array.nbytes for array in outputs.values())
+    if num_bytes > MAX_OUTPUT_BYTES:
+        raise OutputTooLarge(f"the result is {num_bytes} bytes, over the limit of {MAX_OUTPUT_BYTES}")
+    tensors = tuple([Tensor(name, array.dtype.name, array.shape) for name, array in outputs.items()])
+    return tensors, b"".join([array.tobytes() for array in outputs.values()])
+
+
+def _array(body: bytes | memoryview, dtype: np.dtype[Any]) -> Array:
+    array = np.frombuffer(body, dtype)
+    return array if array.flags.aligned else array.copy()
+
+
+def _check_names(names: Any, signature: Signature) -> None:
+    given = list(names)
+    if len(given) != len(signature.inputs) or set(given) != signature.by_name.keys():
+        shown = ", ".join(f'"{str(name)[:64]}"' for name in given[:8]) or "nothing"
+        raise InputError(f"the input names {shown}; {signature.expected}")
+
+
+def _check_shapes(arrays: dict[str, Array], signature: Signature) -> None:
+    for slot in signature.inputs:
+        shape = arrays[slot.name].shape
+        if not slot.fits(shape):
+            raise InputError(f'input "{slot.name}" has shape {list(shape)}; {signature.expected}')
+
+
+def _nested(value: Any, slot: Slot, signature: Signature) -> Array:
+    """Nested lists to an array of the slot's type, without turning text or fractions into numbers silently."""
+    try:
+        array = np.array(value)
+    except (ValueError, OverflowError, RecursionError):
+        raise InputError(f'input "{slot.name}" is not a regular nested list of numbers; {signature.expected}') from None
+    want = np.dtype(slot.dtype)
+    kinds = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}[want.kind]
+    if array.size == 0 and array.dtype.kind == "f":
+        return array.astype(want)
+    if array.dtype.kind not in kinds:
+        given = {"O": "something else", "U": "text", "b": "booleans", "f": "fractions"}.get(array.dtype.kind, "numbers")
+        raise InputError(f'input "{slot.name}" holds {given}; {signature.expected}')
+    with np.errstate(over="ignore"):
+        converted = array.astype(want)
+    if want.kind in "iu" and not np.array_equal(converted, array):
+        raise InputError(f'input "{slot.name}" holds numbers outside of {slot.dtype}; {signature.expected}')
+    return converted
+
+
+def _add_rows(arrays: dict[str, Array], signature: Signature) -> bool:
+    """Add the batch dimension where every input lacks exactly that one."""
+    for slot in signature.inputs:
+        if not slot.shape or slot.shape[0] not in (None, 1) or arrays[slot.name].ndim != len(slot.shape) - 1:
+            return False
+    for name, array in arrays.items():
+        arrays[name] = array[None]
+    return True
+
+
+def _without_rows(array: Array, squeezed: bool) -> Array:
+    return array[0] if squeezed and array.ndim and array.shape[0] == 1 else array

@@ -1,0 +1,358 @@
+"""The real pool through its socket: conventions of calls, hostile models, crashes, eviction."""
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto
+
+from serai.ipc.messages import Cancel, Drain, Failure, Refusal, Result, Unknown
+from serai_gpu_pool.testing import models
+from serai_gpu_pool.testing.process import (
+    PATIENCE_S,
+    PoolProcess,
+    is_alive,
+    kill,
+    store,
+    version_of,
+    wait_for,
+)
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory):
+    with PoolProcess(tmp_path_factory.mktemp("pool"), "--cpu-budget", "256MiB") as running:
+        yield running
+
+
+@pytest.fixture
+def own_pool(tmp_path):
+    """One that a test may break."""
+    with PoolProcess(tmp_path, "--cpu-budget", "64MiB") as running:
+        yield running
+
+
+@pytest.fixture
+def client(pool):
+    with pool.client() as connected:
+        yield connected
+
+
+def publish(pool, data: bytes, name: str = "m"):
+    return version_of(store(pool.home, name, data))
+
+
+def good(pool, client) -> bool:
+    """A model of someone else still answers."""
+    message, payload = client.call(publish(pool, models.add_one()), b"[1,2,3]")
+    return isinstance(message, Result) and json.loads(payload) == [2, 3, 4]
+
+
+# ── calls ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_json_in_json_out(pool, client):
+    version = publish(pool, models.add_one())
+    for body, answer in ((b"[1,2,3]", [2, 3, 4]), (b'{"x": [[1,2,3]]}', [[2, 3, 4]])):
+        message, payload = client.call(version, body)
+        assert isinstance(message, Result) and message.content_type == "json" and message.duration_s > 0
+        assert json.loads(payload) == answer
+
+
+def test_raw_bytes_in_raw_bytes_out(pool, client):
+    rows = np.arange(6, dtype=np.float32)
+    message, payload = client.call(publish(pool, models.add_one()), rows.tobytes(), "binary")
+    assert message.content_type == "binary" and np.frombuffer(payload, np.float32).tolist() == (rows + 1).tolist()
+
+
+def test_a_large_tensor_goes_there_and_back(pool, client):
+    rows = np.arange(3 * 400_000, dtype=np.float32)
+    for _ in range(3):
+        _, payload = client.call(publish(pool, models.add_one()), rows.tobytes(), "binary")
+        assert np.array_equal(np.frombuffer(payload, np.float32), rows + 1)
+
+
+def test_several_inputs_and_outputs_go_by_name(pool, client):
+    _, payload = client.call(publish(pool, models.two_in_two_out()), b'{"a": [5, 6], "b": [1, 2]}')
+    assert json.loads(payload) == {"sum": [6, 8], "difference": [4, 4]}
+
+
+@pytest.mark.parametrize(
+    ("element_type", "value"), [(TensorProto.INT64, [[1, -2]]), (TensorProto.BOOL, [[True, False]])]
+)
+def test_integers_and_booleans_stay_what_they_are(pool, client, element_type, value):
+    _, payload = client.call(publish(pool, models.typed(element_type)), json.dumps(value).encode())
+    assert json.loads(payload) == value
+
+
+def test_a_fixed_batch_model_answers_many_callers_one_by_one(pool, client):
+    version = publish(pool, models.add_one(rows=1))
+    ids = [client.send_call(version, b"[%d,0,0]" % at) for at in range(20)]
+    answers = {message.id: payload for message, payload in (client.read() for _ in ids)}
+    assert [json.loads(answers[id])[0] for id in ids] == [at + 1 for at in range(20)]
+
+
+def test_calls_that_come_together_run_together_and_each_gets_its_own_answer(pool, client):
+    version = publish(pool, models.scaled(3.0, 1000))
+    before = client.figures()
+    ids = [client.send_call(version, json.dumps({"x": [at, 0, 0, 0], "at": [0]}).encode()) for at in range(200)]
+    answers = {message.id: payload for message, payload in (client.read() for _ in ids)}
+    assert [json.loads(answers[id])[0] for id in ids] == [3.0 * at for at in range(200)]
+    after = client.figures()
+    assert after["serai_pool_items_total"] - before["serai_pool_items_total"] == 200
+    assert after["serai_pool_batches_total"] - before["serai_pool_batches_total"] < 150
+    assert after["serai_pool_loads_total"] - before["serai_pool_loads_total"] == 1
+
+
+def test_a_bad_call_in_a_batch_fails_alone(pool, client):
+    version = publish(pool, models.take_row())
+    ids = [client.send_call(version, b"[%d]" % row) for row in (0, 99, 2, 3, 1)]
+    answers = {message.id: (message, payload) for message, payload in (client.read() for _ in ids)}
+    kinds = [type(answers[id][0]) for id in ids]
+    assert kinds == [Result, Failure, Result, Result, Result]
+    assert answers[ids[1]][0].error_type == "AlgorithmError"
+    assert json.loads(answers[ids[3]][1]) == [3.0]
+
+
+@pytest.mark.parametrize(("content_type", "body"), [("text", b"abc"), ("void", b""), ("json", b"{}"), ("binary", b"")])
+def test_input_that_does_not_fit_is_an_input_error(pool, client, content_type, body):
+    message, _ = client.call(publish(pool, models.add_one()), body, content_type)
+    assert isinstance(message, Failure) and message.error_type == "InputError"
+
+
+def test_a_version_that_was_not_defined_is_unknown(pool):
+    with pool.client() as client:
+        version = publish(pool, models.add_one())
+        client._defined.add(version.key)
+        message, _ = client.call(version, b"[1,2,3]")
+        assert isinstance(message, Unknown)
+
+
+def test_an_expired_deadline_is_refused_at_once(pool, client):
+    message, _ = client.call(publish(pool, models.add_one()), b"[1,2,3]", timeout_s=-1.0)
+    assert isinstance(message, Refusal) and message.code == "deadline" and not message.retriable
+
+
+def test_a_deadline_that_passes_in_a_run_is_answered_in_time_and_others_go_on(pool, client):
+    slow = publish(pool, models.loop(), "slow")
+    client.call(slow, b"[10]")
+    message, _ = client.call(slow, b"[1000000]", timeout_s=0.3)
+    assert isinstance(message, Refusal) and message.code == "deadline"
+    assert good(pool, client)
+
+
+def test_a_cancelled_call_is_never_answered(pool, client):
+    version = publish(pool, models.add_one())
+    for _ in range(20):
+        first = client.send_call(version, b"[1,2,3]")
+        client.send(Cancel(first))
+    last = client.send_call(version, b"[4,5,6]")
+    while True:  # an answer may have been faster than the cancellation
+        message, payload = client.read()
+        if message.id == last:
+            break
+    assert json.loads(payload) == [5, 6, 7]
+
+
+# ── models that are bad ──────────────────────────────────────────────────────────────────────────────────────
+
+BAD_MODELS = {
+    "string inputs": (models.typed(TensorProto.STRING), "only tensors of numbers"),
+    "garbage": (b"garbage", "not an ONNX model"),
+    "empty": (b"", "not an ONNX model"),
+    "truncated": (models.scaled(1.0, 5000)[:3000], "cannot be loaded"),
+    "external data": (models.external("../secret"), "another file"),
+    "foreign operator": (models.foreign_operator("com.evil", "Run"), "com.evil"),
+    "unknown operator": (models.foreign_operator("", "NoSuchThing"), "cannot be loaded"),
+}
+
+
+@pytest.mark.parametrize("what", BAD_MODELS)
+def test_a_model_that_cannot_be_loaded_fails_with_its_reason_and_is_not_retried_at_once(pool, client, what):
+    data, says = BAD_MODELS[what]
+    version = publish(pool, data)
+    before = client.figures()["serai_pool_load_failures_total"]
+    for _ in range(3):
+        message, _ = client.call(version, b"[1,2,3]")
+        assert isinstance(message, Failure) and message.error_type == "InitializationError"
+        assert says in message.message
+        assert str(pool.home) not in message.message
+    assert client.figures()["serai_pool_load_failures_total"] == before + 1
+    assert good(pool, client)
+
+
+def test_a_flipped_bit_in_the_store_is_noticed(pool, client):
+    version = publish(pool, models.scaled(7.0, 2000))
+    with open(version.models[0].path, "r+b") as file:
+        file.seek(1500)
+        byte = file.read(1)
+        file.seek(1500)
+        file.write(bytes([byte[0] ^ 1]))
+    message, _ = client.call(version, b'{"x": [1,1,1,1], "at": [0]}')
+    assert isinstance(message, Refusal) and message.code == "unavailable" and "checksum" in message.message
+
+
+def test_a_tiny_file_that_asks_for_terabytes_breaks_nothing(pool, client):
+    assert len(models.huge_constant()) < 300
+    message, _ = client.call(publish(pool, models.huge_constant()), b"[1]")
+    assert isinstance(message, Failure | Refusal)
+    assert good(pool, client)
+
+
+def test_a_result_that_explodes_is_refused_and_breaks_nothing(pool, client):
+    version = publish(pool, models.explosion())
+    client.call(version, b"[4]")
+    worker = pool.worker_pid()
+    for count in (50_000_000, 10_000_000_000, 1 << 50):
+        message, _ = client.call(version, b"[%d]" % count)
+        kind = message.code if isinstance(message, Refusal) else message.error_type
+        assert kind in ("too_large", "OutOfMemoryError", "AlgorithmError")
+    assert pool.worker_pid() == worker
+    assert good(pool, client)
+
+
+def test_a_model_larger_than_the_budget_is_refused_with_both_numbers(own_pool):
+    with own_pool.client() as client:
+        version = publish(own_pool, models.scaled(1.0, 70 << 20))
+        message, _ = client.call(version, b"{}")
+        assert isinstance(message, Refusal) and message.code == "too_large"
+        assert str(64 << 20) in message.message
+
+
+# ── memory ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_eviction_under_load_gives_right_answers(own_pool):
+    versions = [publish(own_pool, models.scaled(float(at + 1), 8 << 20), f"m{at}") for at in range(8)]
+    wrong: list = []
+
+    def call(turn: int) -> None:
+        with own_pool.client() as client:
+            for step in range(12):
+                at = (turn * 5 + step * 3) % len(versions)
+                body = json.dumps({"x": [step, 1, 2, 3], "at": [0]}).encode()
+                message, payload = client.call(versions[at], body, timeout_s=60)
+                want = [float((at + 1) * value) for value in (step, 1, 2, 3)]
+                if not isinstance(message, Result) or json.loads(payload) != want:
+                    wrong.append((message, payload))
+
+    threads = [threading.Thread(target=call, args=(turn,)) for turn in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE_S * 2)
+    assert not wrong and not any(thread.is_alive() for thread in threads)
+    with own_pool.client() as client:
+        figures = client.figures()
+    assert figures['serai_pool_evictions_total{reason="room"}'] > 0
+    memory = {tier: figures[f'serai_pool_memory_bytes{{tier="{tier}"}}'] for tier in ("free", "reserved", "resident")}
+    assert sum(memory.values()) == 64 << 20 and memory["free"] >= 0
+
+
+# ── crashes ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_killed_worker_costs_the_calls_in_it_and_nothing_else(own_pool):
+    with own_pool.client() as client, own_pool.client() as other:
+        slow = publish(own_pool, models.loop(), "slow")
+        client.call(slow, b"[10]")
+        worker = own_pool.worker_pid()
+        client.send_call(slow, b"[1000000000]")
+        wait_for(lambda: other.figures()["serai_pool_items_total"] == 2)
+        kill(worker)
+        message, _ = client.read()
+        assert isinstance(message, Refusal) and message.code == "crashed" and message.retriable
+        assert good(own_pool, client)
+        assert own_pool.worker_pid() != worker
+
+
+def test_a_killed_pool_takes_its_worker_with_it_and_serves_again_after_a_start(own_pool):
+    with own_pool.client() as client:
+        assert good(own_pool, client)
+        worker = own_pool.worker_pid()
+        own_pool.kill()
+        wait_for(lambda: not is_alive(worker))
+        with pytest.raises(EOFError):
+            client.read()
+    own_pool.restart()
+    with own_pool.client() as client:
+        assert good(own_pool, client)
+
+
+@pytest.mark.parametrize("how", ["signal", "message"])
+def test_a_draining_pool_finishes_what_runs_refuses_what_comes_and_leaves(own_pool, how):
+    slow = publish(own_pool, models.loop(), "slow")
+    with own_pool.client() as client, own_pool.client() as other:
+        client.call(slow, b"[10]")
+        worker = own_pool.worker_pid()
+        running = client.send_call(slow, b"[400000]")
+        wait_for(lambda: other.figures()["serai_pool_items_total"] == 2)
+        if how == "signal":
+            own_pool.process.send_signal(signal.SIGTERM)
+            wait_for(lambda: b'"drain"' in (own_pool.home / "pool.log").read_bytes())
+        else:
+            other.send(Drain())
+        message, _ = other.call(slow, b"[10]")
+        assert isinstance(message, Refusal) and message.code == "draining"
+        message, _ = client.read()
+        assert isinstance(message, Result) and message.id == running
+        assert own_pool.process.wait(PATIENCE_S) == 0
+    assert not is_alive(worker)
+
+
+def test_a_worker_that_hangs_is_killed_and_its_model_locked_out_in_the_end(tmp_path):
+    """The watchdog at its real length would take minutes: the same process with shorter limits."""
+    script = tmp_path / "impatient.py"
+    script.write_text(
+        "import dataclasses, serai_gpu_pool.__main__ as main\n"
+        "from serai_gpu_pool.settings import Limits\n"
+        "read = main._settings\n"
+        "main._settings = lambda args: dataclasses.replace(read(args), limits=Limits(run_timeout_s=0.2))\n"
+        "main.main()\n"
+    )
+    with PoolProcess(tmp_path, program=str(script)) as pool, pool.client() as client:
+        slow = publish(pool, models.loop(), "slow")
+        for _ in range(3):
+            message, _ = client.call(slow, b"[1000000000]")
+            assert isinstance(message, Refusal) and message.code == "deadline" and not message.retriable
+        message, _ = client.call(slow, b"[10]")
+        assert isinstance(message, Refusal) and message.code == "unavailable" and "locked out" in message.message
+        assert message.retry_after_s > 500
+        assert good(pool, client)
+
+
+def test_a_worker_has_no_secret_no_file_of_ours_and_no_other_door(own_pool):
+    with own_pool.client() as client:
+        assert good(own_pool, client)
+    worker = Path(f"/proc/{own_pool.worker_pid()}")
+    names = {entry.split("=")[0] for entry in (worker / "environ").read_text().split("\0") if entry}
+    assert names == {"ORT_DISABLE_TELEMETRY", "LANG", "HOME"}
+    assert os.listdir(worker / "cwd") == []
+    open_files = sorted(os.readlink(fd) for fd in (worker / "fd").iterdir())
+    assert sum(name.startswith("socket:") for name in open_files) == 2, open_files
+    assert not any(name.startswith(str(own_pool.home / "run")) for name in open_files)
+
+
+def test_an_idle_pool_does_nothing(own_pool):
+    with own_pool.client() as client:
+        assert good(own_pool, client)
+        worker = own_pool.worker_pid()
+
+    def switches() -> int:
+        """How often pool and worker gave up the processor by themselves: each wake-up ends in one."""
+        total = 0
+        for pid in (own_pool.process.pid, worker):
+            for task in os.listdir(f"/proc/{pid}/task"):
+                text = Path(f"/proc/{pid}/task/{task}/status").read_text()
+                total += int(text.split("\nvoluntary_ctxt_switches:")[1].split()[0])
+        return total
+
+    wait_for(lambda: switches() == (time.sleep(0.2), switches())[1])
+    before = switches()
+    time.sleep(1.0)
+    assert switches() - before <= 2
