@@ -54,6 +54,10 @@ def _write_algorithm(folder: Path) -> Path:
     start = next(at for at, node in enumerate(nodes) if node.op_type == "Conv")
     del net.graph.node[:], net.graph.input[:]
     net.graph.node.extend(nodes[start:])
+    used = {name for node in nodes[start:] for name in node.input}
+    weights = [tensor for tensor in net.graph.initializer if tensor.name in used]
+    del net.graph.initializer[:]
+    net.graph.initializer.extend(weights)
     first = nodes[start].input[0]
     net.graph.input.append(helper.make_tensor_value_info(first, TensorProto.FLOAT, ["batch", 3, 224, 224]))
     (folder / "models").mkdir(parents=True)

@@ -31,7 +31,7 @@ def post(url: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
     assert parts.hostname, "benchmarks call servers of their own"
     connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=60)
     try:
-        connection.request("POST", parts.path, body, headers)
+        connection.request("POST", f"{parts.path}?{parts.query}", body, headers)
         answer = connection.getresponse()
         return answer.status, answer.read()
     finally:

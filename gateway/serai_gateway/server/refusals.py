@@ -36,7 +36,8 @@ def malformed(code: str, message: str) -> Refused:
 
 
 def body_too_large(limit: int) -> Refused:
-    return Refused(413, "body_too_large", f"the body is over {limit / (1 << 20):g} MiB, the limit here: send less")
+    message = f"the body is over {limit} bytes ({limit / (1 << 20):g} MiB), the limit here: send less"
+    return Refused(413, "body_too_large", message)
 
 
 def response_bytes(refused: Refused, preamble: bytes) -> bytes:
