@@ -50,7 +50,17 @@ def run(url: str, body: bytes, headers: dict[str, str], *, connections: int, sec
         body_file.write_bytes(body)
         lines = "\n".join(f"{name}: {value}" for name, value in headers.items())
         environment = {**os.environ, "BENCH_BODY": str(body_file), "BENCH_HEADERS": lines}
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "20s", "-s", str(script), url]
+        command = [
+            "wrk",
+            "-t1",
+            f"-c{connections}",
+            f"-d{max(1, round(seconds))}s",
+            "--timeout",
+            "20s",
+            "-s",
+            str(script),
+            url,
+        ]
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=seconds + 60, check=True
         )

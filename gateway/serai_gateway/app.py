@@ -11,6 +11,7 @@ from starlette.routing import Route
 
 from serai_gateway.api import algorithms, health, metrics, openapi, publish
 from serai_gateway.api.calls import Calls, Receive, Scope, Send
+from serai_gateway.api.tally import Tally
 from serai_gateway.caches import CatalogueCache
 from serai_gateway.catalogue import open_catalogue
 from serai_gateway.dispatch import Dispatcher
@@ -48,7 +49,7 @@ class App:
         self.catalogue = open_catalogue(settings.home)
         self._dispatcher = Dispatcher(settings.run_dir)
         self._cache = CatalogueCache(self.catalogue, settings)
-        self._calls = Calls(self._cache, self._dispatcher)
+        self._calls = Calls(self._cache, self._dispatcher, Tally(settings.metrics_dir))
         self._rest = self._build_rest()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

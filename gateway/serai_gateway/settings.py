@@ -19,5 +19,9 @@ class Settings:
     public_url: str = "http://127.0.0.1:8000"
 
     @property
+    def metrics_dir(self) -> Path:
+        return self.run_dir / "metrics"
+
+    @property
     def run_dir(self) -> Path:
         return self.home / "run"

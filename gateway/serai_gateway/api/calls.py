@@ -12,7 +12,7 @@ from typing import Any
 from serai.ipc.messages import ContentType, Failure, Refusal, Result, VersionSpec
 from serai_gateway.api import answers
 from serai_gateway.api.call_request import Options, parse_content_type, parse_key, parse_options, parse_target
-from serai_gateway.api.metrics import count_call
+from serai_gateway.api.tally import Tally
 from serai_gateway.caches import CatalogueCache
 from serai_gateway.catalogue import Account, Caller, Version
 from serai_gateway.dispatch import Dispatcher
@@ -66,8 +66,9 @@ class Admitted:
 class Calls:
     """ASGI application for synchronous calls."""
 
-    def __init__(self, cache: CatalogueCache, dispatcher: Dispatcher) -> None:
+    def __init__(self, cache: CatalogueCache, dispatcher: Dispatcher, tally: Tally) -> None:
         self._cache = cache
+        self._tally = tally
         self._dispatcher = dispatcher
 
     def serves(self, path: str) -> bool:
@@ -88,12 +89,12 @@ class Calls:
             await _check_input(admitted.content_type, body)
             status, headers, answer, outcome = await self._run(admitted, body, request_id, started, receive)
         except CallerGone:
-            count_call("caller_gone", time.monotonic() - started)
+            self._tally.count("caller_gone", time.monotonic() - started)
             return
         except PlatformError as error:
             status, headers, answer = error.status, error_headers(error, request_id), error_body(error, request_id)
             outcome = error.code
-        count_call(outcome, time.monotonic() - started)
+        self._tally.count(outcome, time.monotonic() - started)
         await _send(send, status, [*headers, *cors], answer)
 
     async def _admit(self, scope: Scope, target: str) -> Admitted:

@@ -1,50 +1,65 @@
 """GET /metrics: Prometheus text of all gateway workers and of both daemons.
 
-Workers share their counts through files (prometheus-client's multiprocess mode, PROMETHEUS_MULTIPROC_DIR).
+For this machine, or for the operator's key: who calls how much is nobody else's business. A request that a proxy passed
+on is not of this machine.
 """
 
 import asyncio
-import os
+from collections.abc import Iterator
+from ipaddress import ip_address
+from itertools import accumulate
+from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
 
+from serai_gateway.api.tally import BUCKETS_S, Totals
+from serai_gateway.api.who import caller_or_nobody
 from serai_gateway.dispatch import Dispatcher
-
-_CALLS = Counter("serai_calls", "Calls answered, by outcome", ["outcome"])
-_DURATION = Histogram(
-    "serai_call_duration_seconds",
-    "From the request's headers to its answer",
-    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
-)
+from serai_gateway.errors import NotFound
 
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-_outcomes: dict[str, Counter] = {}
+
+class _Calls(Collector):
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def collect(self) -> Iterator[Metric]:
+        totals = Totals(self._folder)
+        calls = CounterMetricFamily("serai_calls", "Calls answered, by outcome", labels=["outcome"])
+        for outcome, count in totals.outcomes.items():
+            calls.add_metric([outcome], count)
+        yield calls
+        bounds = [*(f"{bound:g}" for bound in BUCKETS_S), "+Inf"]
+        duration = HistogramMetricFamily("serai_call_duration_seconds", "From a request's headers to its answer")
+        duration.add_metric([], list(zip(bounds, accumulate(totals.buckets), strict=True)), totals.sum_s)
+        yield duration
 
 
-def count_call(outcome: str, duration_s: float) -> None:
-    """Count one call. `outcome`: ok, algorithm_error, caller_gone, or a platform error's code."""
-    counter = _outcomes.get(outcome)
-    if counter is None:
-        counter = _outcomes[outcome] = _CALLS.labels(outcome)
-    counter.inc()
-    _DURATION.observe(duration_s)
+def _is_local(request: Request) -> bool:
+    is_passed_on = any(name in request.headers for name in ("forwarded", "x-forwarded-for", "x-real-ip", "via"))
+    return not is_passed_on and request.client is not None and ip_address(request.client.host).is_loopback
 
 
-def gateway_text() -> bytes:
-    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-        return generate_latest()
+def _gateway_text(folder: Path) -> bytes:
     registry = CollectorRegistry()
-    MultiProcessCollector(registry)
+    registry.register(_Calls(folder))
     return generate_latest(registry)
 
 
 async def metrics(request: Request) -> Response:
+    if not _is_local(request):
+        caller = await caller_or_nobody(request)
+        if caller is None or caller.account.kind != "operator":
+            raise NotFound("no such path; GET /openapi.json lists them")
     dispatcher: Dispatcher = request.app.state.dispatcher
     own, runner, pool = await asyncio.gather(
-        asyncio.to_thread(gateway_text), dispatcher.runner.stats(), dispatcher.pool.stats()
+        asyncio.to_thread(_gateway_text, request.app.state.settings.metrics_dir),
+        dispatcher.runner.stats(),
+        dispatcher.pool.stats(),
     )
     return Response(own + runner + pool, headers={"content-type": _CONTENT_TYPE})

@@ -17,7 +17,6 @@ from typing import Any
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
-from gunicorn.workers.base import Worker
 
 from serai_gateway.server.limits import HttpLimits
 from serai_gateway.server.process import die_with_parent, raise_open_files_limit
@@ -76,7 +75,6 @@ class GatewayApplication(BaseApplication):
             "loglevel": settings.log_level,
             "proc_name": "serai-gateway",
             "when_ready": _before_workers,
-            "child_exit": _after_worker,
         }
         if os.access("/dev/shm", os.W_OK):  # noqa: S108 # gunicorn makes a nameless file there for heartbeats
             chosen["worker_tmp_dir"] = "/dev/shm"  # noqa: S108
@@ -98,13 +96,6 @@ def _find_factory(name: str) -> Callable[[Settings], Any]:
 def _before_workers(_arbiter: Arbiter) -> None:
     gc.collect()
     gc.freeze()  # what the master has made stays shared with its workers
-
-
-def _after_worker(_arbiter: Arbiter, worker: Worker) -> None:
-    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-        from prometheus_client import multiprocess  # here, because a master needs it only when a worker dies
-
-        multiprocess.mark_process_dead(worker.pid)
 
 
 def prepare_listener(fd: int) -> None:

@@ -114,8 +114,6 @@ class Supervisor:
         python = [sys.executable, "-m"]
         common = ["--home", str(home.path)]
         environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1"}
-        metrics = home.run / "metrics"
-        metrics.mkdir(exist_ok=True)
         runner_command = [*python, "serai_runner", *common, "--sandbox", options.sandbox]
         pool_command = [*python, "serai_gpu_pool", *common]
         if options.cpu_budget:
@@ -146,7 +144,7 @@ class Supervisor:
         return (
             make("runner", runner_command, environment),
             make("pool", pool_command, environment),
-            make("gateway", gateway_command, {**environment, "PROMETHEUS_MULTIPROC_DIR": str(metrics)}, (descriptor,)),
+            make("gateway", gateway_command, environment, (descriptor,)),
         )
 
     async def _prepare(self, prepared: asyncio.Event) -> None:
