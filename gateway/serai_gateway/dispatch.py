@@ -129,7 +129,8 @@ class Route:
         try:
             if not self._link.send(encode(Stats(number))):
                 return b""
-            return await asyncio.wait_for(answer, timeout_s)
+            async with asyncio.timeout(timeout_s):
+                return await answer
         except TimeoutError:
             return b""
         finally:

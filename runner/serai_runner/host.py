@@ -65,7 +65,8 @@ class Host:
             for link in list(self.links):
                 link.close()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(server.wait_closed(), _LAST_GRACE_S)
+                async with asyncio.timeout(_LAST_GRACE_S):
+                    await server.wait_closed()
             await self._pool.close()
 
     def drain(self) -> None:

@@ -103,7 +103,8 @@ async def _build(request: Request, folder: Path, account: Account, how: Publish)
     working = loop.run_in_executor(None, work)
     while True:
         try:
-            line = await asyncio.wait_for(lines.get(), _SIGN_OF_LIFE_S)
+            async with asyncio.timeout(_SIGN_OF_LIFE_S):
+                line = await lines.get()
         except TimeoutError:
             line = {"log": "still at it"}
         if line is None:

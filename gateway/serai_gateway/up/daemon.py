@@ -63,7 +63,8 @@ class Daemon:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)
             try:
-                await asyncio.wait_for(process.wait(), grace_s)
+                async with asyncio.timeout(grace_s):
+                    await process.wait()
             except TimeoutError:
                 self._on_event(f"{self.name} did not stop within {grace_s:g} s; killed")
                 with contextlib.suppress(ProcessLookupError):

@@ -186,8 +186,8 @@ class Supervisor:
         reader, writer = await asyncio.open_connection(connect_to, port)
         try:
             writer.write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            status = await asyncio.wait_for(reader.readline(), 5)
-            return b" 200 " in status
+            async with asyncio.timeout(5):
+                return b" 200 " in await reader.readline()
         except (TimeoutError, OSError):
             return False
         finally:

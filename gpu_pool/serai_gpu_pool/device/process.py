@@ -112,7 +112,9 @@ class WorkerProcess:
             return f"it could not be started: {error}"
         try:
             try:
-                await asyncio.wait_for(self._ready_or_ended(process), _START_TIMEOUT_S)
+                # Not wait_for: before Python 3.12 it loses a cancellation that comes as the awaited thing ends.
+                async with asyncio.timeout(_START_TIMEOUT_S):
+                    await self._ready_or_ended(process)
             except TimeoutError:
                 self.kill(f"not ready after {_START_TIMEOUT_S:g} s")
             code = await process.wait()

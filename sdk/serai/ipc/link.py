@@ -70,7 +70,8 @@ class Link:
         """Whether the link is open now or becomes so within `timeout_s`."""
         if self._protocol is None and timeout_s > 0:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._opened.wait(), timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    await self._opened.wait()
         return self._protocol is not None
 
     async def close(self) -> None:
