@@ -21,6 +21,7 @@ install: .venv/.installed
 .venv/.installed: pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Serai needs Python 3.11 or newer; this is $$($(PYTHON) -V). Choose another: make PYTHON=python3.12"; exit 1; }
+	@test -e $@ || rm -rf .venv  # what an interrupted install left cannot be trusted
 	@echo "· making a virtual environment in .venv"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.13,<1"

@@ -32,7 +32,8 @@ def graph_of(*nodes, inputs=None, outputs=None, constants=()):
 
 def model_of(*nodes, functions=(), opsets=(("", 17),), **rest):
     opset_imports = [helper.make_opsetid(*opset) for opset in opsets]
-    model = helper.make_model(graph_of(*nodes, **rest), functions=list(functions), opset_imports=opset_imports)
+    graph = graph_of(*nodes, **rest)
+    model = helper.make_model(graph, functions=list(functions), opset_imports=opset_imports, ir_version=10)
     return model.SerializeToString()
 
 
@@ -89,7 +90,7 @@ def nested(depth):
     body = graph_of(helper.make_node("EPContext", ["x"], ["y"], domain="com.microsoft"))
     for _ in range(depth):
         body = graph_of(helper.make_node("If", ["x"], ["y"], then_branch=body, else_branch=body))
-    return helper.make_model(body).SerializeToString()
+    return helper.make_model(body, ir_version=10, opset_imports=[helper.make_opsetid("", 21)]).SerializeToString()
 
 
 def test_an_operator_hidden_in_a_graph_within_graphs_is_found(read):
@@ -230,3 +231,12 @@ def test_a_file_larger_than_a_message_can_be_is_not_read(tmp_path):
         file.truncate(2 * 1024**3 + 1)
     with pytest.raises(InvalidModel, match="at most 2 GiB"):
         read_onnx(tmp_path / "huge.onnx")
+
+
+@pytest.mark.parametrize(("ir_version", "opset", "says"), [(14, 21, "ir_version = 13"), (10, 27, "opset 27")])
+def test_files_newer_than_the_runtime_are_refused_with_the_way_out(read, ir_version, opset, says):
+    node = helper.make_node("Add", ["x", "x"], ["y"])
+    imports = [helper.make_opsetid("", opset)]
+    model = helper.make_model(graph_of(node), opset_imports=imports, ir_version=ir_version)
+    with pytest.raises(InvalidModel, match=says):
+        read(model.SerializeToString())

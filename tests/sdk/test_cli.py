@@ -3,6 +3,8 @@
 import json
 import os
 import pty
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -262,7 +264,10 @@ def test_a_new_algorithm_works_and_can_be_published(market: FakeMarket, capfd: p
     import tomllib
 
     assert main(["new", "greet-all", "--owner", "vision", "--dir", "some where"]) == 0
-    assert capfd.readouterr().out == "serai publish 'some where'\nserai call vision/greet-all -d HAL\n"
+    publish, call = capfd.readouterr().out.splitlines()
+    assert publish.endswith("serai publish 'some where'")
+    assert call.endswith("serai call vision/greet-all -d HAL")
+    assert shutil.which(shlex.split(publish)[0]), "it can be pasted as it is"
     manifest = tomllib.loads(Path("some where/algorithm.toml").read_text())
     assert manifest["algorithm"]["owner"] == "vision"
     assert manifest["algorithm"]["name"] == "greet-all"

@@ -17,6 +17,7 @@ from serai_gateway.caches import CatalogueCache
 from serai_gateway.catalogue import Account, Caller, Version
 from serai_gateway.dispatch import Dispatcher
 from serai_gateway.errors import (
+    DeadlineExceeded,
     Forbidden,
     InvalidRequest,
     MethodNotAllowed,
@@ -28,7 +29,7 @@ from serai_gateway.errors import (
     of_refusal,
 )
 from serai_gateway.request_id import new_request_id
-from serai_gateway.settings import MAX_BODY_BYTES
+from serai_gateway.settings import MAX_BODY_BYTES, MAX_TIMEOUT_S
 from serai_gateway.strict_json import CHECK_INLINE_BYTES, NotJson, check_json
 
 Scope = MutableMapping[str, Any]
@@ -129,6 +130,8 @@ class Calls:
             gone=lambda: _until_gone(receive),
         )
         if isinstance(message, Refusal):
+            if message.code == "deadline":
+                raise DeadlineExceeded(_explain_deadline(timeout_s, call))
             raise of_refusal(message)
         result_bytes, printed = answers.split_stdout(message, payload)
         stdout = printed if wants_stdout else None
@@ -166,6 +169,12 @@ def _answer(
         return 200, [(b"content-type", answers.raw_type(message)), request_header], raw, "ok"
     envelope = answers.result_body(message, body, request_id, stdout)
     return 200, [(b"content-type", answers.JSON), request_header], envelope, "ok"
+
+
+def _explain_deadline(timeout_s: float, call: Admitted) -> str:
+    if timeout_s < call.options.timeout_s:
+        return f"the call did not end within {timeout_s:g} s, the algorithm's own limit (limits.timeout)"
+    return f"the call did not end within {timeout_s:g} s; ask for more with ?timeout= (at most {MAX_TIMEOUT_S:g})"
 
 
 def _too_large(result: Result, num_bytes: int) -> Failure:
@@ -208,7 +217,8 @@ async def _check_input(content_type: ContentType, body: bytes) -> None:
         elif content_type == "text":
             body.decode()
     except NotJson as error:
-        raise InvalidRequest(f"invalid JSON: {error}") from error
+        hint = "; put a string in quotes, or send it as text/plain" if body[:1].isalpha() else ""
+        raise InvalidRequest(f"invalid JSON: {error}{hint}") from error
     except UnicodeDecodeError as error:
         message = f"the body is declared text but is not UTF-8 (byte {error.start}); send application/octet-stream"
         raise InvalidRequest(message) from error

@@ -82,14 +82,16 @@ async def _build(request: Request, folder: Path, account: Account, how: Publish)
     def say(line: Line | None) -> None:
         loop.call_soon_threadsafe(lines.put_nowait, line)
 
+    def log(text: str) -> None:
+        if not text.startswith("failed: "):  # said as the error, too
+            say({"log": text})
+
     def work() -> None:
         try:
             extract_to = folder / "tree"
             with (folder / "archive").open("rb") as archive:
                 extract(archive, extract_to)
-            version = build(
-                extract_to, state.settings.home, state.catalogue, account, lambda text: say({"log": text}), publish=how
-            )
+            version = build(extract_to, state.settings.home, state.catalogue, account, log, publish=how)
             say({"version": _describe(version)})
         except (BuildError, CatalogueError, FileStoreError) as error:
             say({"error": _refusal(str(error))})
@@ -122,6 +124,7 @@ def _describe(version: Version) -> Line:
         "version": version.semver,
         "hash": version.hash,
         "visibility": "public" if version.public else "private",
+        "sample": (version.manifest.get("sample") or {}).get("input"),
     }
 
 

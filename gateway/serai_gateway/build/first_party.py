@@ -12,6 +12,7 @@ from serai_gateway.build.paths import SKIPPED
 from serai_gateway.build.pipeline import Probe, Publish, build
 from serai_gateway.catalogue import Account, Catalogue, CatalogueError, Version, ensure_operator
 from serai_gateway.files import FileStoreError
+from serai_gateway.places import first_party_folder
 
 _STATE = "first_party.json"
 
@@ -20,15 +21,6 @@ class Report(NamedTuple):
     published: tuple[str, ...]  # "owner/name/1.0.0"
     unchanged: tuple[str, ...]  # "owner/name"
     failed: dict[str, str]  # "owner/name" to why; tried again at the next start
-
-
-def first_party_folder() -> Path | None:
-    """OWNER/NAME folders: inside the installed package, or in the repository that it runs from."""
-    package = Path(__file__).resolve().parent.parent
-    for folder in (package / "first_party", package.parent.parent / "algorithms"):
-        if folder.is_dir():
-            return folder
-    return None
 
 
 def publish_first_party(

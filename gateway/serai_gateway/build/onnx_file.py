@@ -21,6 +21,9 @@ MAX_FIELDS = 5_000_000
 MAX_GRAPH_DEPTH = 16
 #: Nodes of all graphs, functions expanded: fifty times a large language model.
 MAX_NODES = 500_000
+#: Newest file format and newest ONNX operators that ONNX Runtime 1.31 runs; both grow with its releases.
+MAX_IR_VERSION = 13
+MAX_OPSET = 26
 #: Inputs and outputs of a model together.
 MAX_TENSORS = 1024
 
@@ -93,6 +96,7 @@ class _Reader:
                 self._functions[self._function_name(_message(value))] = _message(value)
         if not ir_version or len(graphs) != 1 or not opsets:
             raise InvalidModel("not an ONNX file, or a damaged one: no version, graph or operator set")
+        _check_versions(ir_version, opsets)
         inputs, outputs = self._graph(graphs[0], 0)
         self._expand(self._calls)
         if not outputs:
@@ -277,3 +281,15 @@ def _operator(domain: str, name: str) -> _Operator:
 
 def _shown(text: str) -> str:
     return text[:100] if text.isprintable() else ascii(text[:100])[1:-1]
+
+
+def _check_versions(ir_version: int, opsets: dict[str, int]) -> None:
+    """Raises InvalidModel for a file newer than the runtime: it would be refused at every call."""
+    if ir_version > MAX_IR_VERSION:
+        raise InvalidModel(
+            f"it has IR version {ir_version}, newer than the {MAX_IR_VERSION} that can be run; "
+            f"set model.ir_version = {MAX_IR_VERSION} before saving"
+        )
+    opset = max(opsets.get("", 0), opsets.get("ai.onnx", 0))
+    if opset > MAX_OPSET:
+        raise InvalidModel(f"it uses opset {opset}, newer than the {MAX_OPSET} that can be run; export it for opset 21")

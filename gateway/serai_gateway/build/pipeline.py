@@ -7,6 +7,7 @@ Everything before the catalogue writes only what is named by its content, under 
 is killed at any point has changed nothing that anybody sees, and doing it again does only what is missing.
 """
 
+import hashlib
 import os
 import uuid
 from collections.abc import Callable
@@ -29,7 +30,6 @@ from serai_gateway.build.tree import Tree, copy_tree, flush_to_disk, make_read_o
 from serai_gateway.catalogue import (
     Account,
     Algorithm,
-    AlreadyPublished,
     Catalogue,
     CatalogueError,
     NewVersion,
@@ -38,7 +38,7 @@ from serai_gateway.catalogue import (
     may_manage,
 )
 from serai_gateway.files import open_store
-from serai_gateway.versions import InvalidVersion
+from serai_gateway.versions import InvalidVersion, parse_semver
 
 
 class Publish(NamedTuple):
@@ -202,18 +202,42 @@ class _Build:
         return account
 
     def publish(self, version: Version, how: Publish) -> Version:
-        is_increment = how.number in ("major", "minor", "revision", "patch")
-        if version.semver and version.public == how.public and (is_increment or version.semver == how.number):
-            self.log(f"nothing has changed since {version.semver}")
-            return version
-        if version.semver and version.public != how.public:
-            was = "publicly" if version.public else "privately"
-            raise AlreadyPublished(f"this was published {was} as {version.semver}; versions never change")
+        if version.semver:
+            newest = self._newest(version)
+            is_increment = how.number in ("major", "minor", "revision", "patch")
+            is_same = newest.public == how.public and newest.code_sha == version.code_sha
+            if is_same and (is_increment or newest.semver == how.number):
+                self.log(f"nothing has changed since {newest.semver}")
+                return newest
+            version = self._again(version, newest)
         version = self.catalogue.publish_version(
             version, how.number, public=how.public, first=how.first, request_key=how.request_key
         )
         self.log(f"published {version.owner}/{version.name}/{version.semver}")
         return version
+
+    def _newest(self, version: Version) -> Version:
+        """The published version of this algorithm with the highest number."""
+        algorithm = self.catalogue.find_algorithm(version.owner, version.name, self.owner)
+        published = [one for one in self.catalogue.versions_of(algorithm) if one.semver]
+        return max(published, key=lambda one: parse_semver(one.semver or ""))
+
+    def _again(self, version: Version, newest: Version) -> Version:
+        """The same code once more, to be published after `newest`: versions never change, so going back, or from
+        private to public, makes a new one. Its hash says where it comes from, as a commit's does."""
+        algorithm = self.catalogue.find_algorithm(version.owner, version.name, self.owner)
+        hash = hashlib.sha256(f"{version.hash} after {newest.hash}".encode()).hexdigest()[:40]
+        return self.catalogue.add_version(
+            algorithm,
+            NewVersion(
+                hash=hash,
+                kind=version.kind,
+                manifest=version.manifest,
+                code_sha=version.code_sha,
+                environment=version.environment,
+                models=version.models,
+            ),
+        )
 
 
 def read_manifest(folder: Path) -> Manifest:

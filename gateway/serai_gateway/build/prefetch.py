@@ -10,8 +10,8 @@ from pathlib import Path
 from serai_gateway.build import manifest, requirements
 from serai_gateway.build.environment import ensure_environment, environment_cache
 from serai_gateway.build.errors import BuildError
-from serai_gateway.build.first_party import first_party_folder
 from serai_gateway.build.wheels import fetch_wheel
+from serai_gateway.places import first_party_folder
 
 
 def prefetch(folder: Path) -> list[str]:

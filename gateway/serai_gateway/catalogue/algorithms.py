@@ -114,7 +114,7 @@ class Algorithms:
         with self._database.read() as connection:
             found = [algorithm_of(row) for row in connection.execute(wanted.limit(limit + 1))]
             page = found[:limit]
-            newest = _newest_public(connection, page)
+            newest = _newest(connection, page)
         results = tuple(Listing(algorithm, *newest.get(algorithm.id, (None, None))) for algorithm in page)
         more = f"{page[-1].owner}/{page[-1].name}".lower() if len(found) > limit else None
         return Page(results, more)
@@ -130,14 +130,15 @@ def _visible_to(caller: Account | None) -> sa.ColumnElement[bool]:
     return sa.or_(public, accounts.c.id == caller.id, accounts.c.owner_id == caller.id)
 
 
-def _newest_public(connection: sa.Connection, page: list[Algorithm]) -> dict[str, tuple[str, str]]:
-    """Algorithm id to number and hash."""
-    query = sa.select(versions.c.algorithm_id, versions.c.semver, versions.c.hash).where(
-        versions.c.algorithm_id.in_([algorithm.id for algorithm in page]), versions.c.public
+def _newest(connection: sa.Connection, page: list[Algorithm]) -> dict[str, tuple[str, str]]:
+    """Algorithm id to number and hash of what a call without a version gets: a private version only where nothing is
+    public, and then only the owner sees the algorithm at all."""
+    columns = (versions.c.algorithm_id, versions.c.semver, versions.c.hash, versions.c.public)
+    query = sa.select(*columns).where(
+        versions.c.algorithm_id.in_([algorithm.id for algorithm in page]), versions.c.semver.is_not(None)
     )
-    newest: dict[str, tuple[str, str]] = {}
+    newest: dict[str, tuple[bool, numbers.Semver, str]] = {}
     for row in connection.execute(query):
-        best = newest.get(row.algorithm_id)
-        if best is None or numbers.parse_semver(row.semver) > numbers.parse_semver(best[0]):
-            newest[row.algorithm_id] = (row.semver, row.hash)
-    return newest
+        found = (row.public, numbers.parse_semver(row.semver), row.hash)
+        newest[row.algorithm_id] = max(newest.get(row.algorithm_id, found), found)
+    return {algorithm: (str(semver), hash) for algorithm, (_, semver, hash) in newest.items()}

@@ -121,7 +121,7 @@ class Version(msgspec.Struct, frozen=True):
 
 
 class Listing(msgspec.Struct, frozen=True):
-    """An algorithm in a list, with the newest public version, where it has one."""
+    """An algorithm in a list, with the version that a call without a version gets, where there is one."""
 
     algorithm: Algorithm
     semver: str | None

@@ -1,10 +1,13 @@
 """`serai up`."""
 
 import asyncio
+import os
 import sys
 import time
 from pathlib import Path
 
+from serai.cli.program import program
+from serai_gateway.places import first_party_folder
 from serai_gateway.up.home import Home, HomeError
 from serai_gateway.up.options import DEFAULT_PORT, Options, parse
 from serai_gateway.up.supervisor import StartError, Supervisor
@@ -31,7 +34,7 @@ def _welcome(supervisor: Supervisor, home: Home) -> None:
         "",
         "  try it",
         f"    curl -s {url}/v1/algo/demo/hello -H 'Authorization: Simple {key}' -H 'Content-Type: text/plain' -d World",
-        f"    {_variables(url, home)}serai call vision/classify -f photo.jpg",
+        f"    {_variables(url, home)}{program()} call vision/classify -f {_photo()}",
         "",
         "  Ctrl-C stops it: running calls are finished first",
         "",
@@ -53,6 +56,16 @@ def main() -> int:
         home.close()
     _say("stopped")
     return 0
+
+
+def _photo() -> str:
+    """A photograph that is there, where the first-party algorithms lie as files."""
+    folder = first_party_folder()
+    sample = folder / "vision/classify/sample.jpg" if folder else None
+    if sample is None or not sample.is_file():
+        return "photo.jpg"
+    relative = os.path.relpath(sample)
+    return str(sample) if relative.startswith("..") else relative
 
 
 def _variables(url: str, home: Home) -> str:

@@ -5,6 +5,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from serai_gpu_pool.settings import SettingError, parse_bytes
+
 DEFAULT_PORT = 8000
 
 
@@ -59,7 +61,10 @@ def parse(arguments: list[str]) -> Options:
         help="gateway processes (default: one for every four cores)",
     )
     parser.add_argument(
-        "--cpu-budget", metavar="BYTES", help="memory for models on the CPU, such as 2GiB (default: a quarter of RAM)"
+        "--cpu-budget",
+        type=_size,
+        metavar="BYTES",
+        help="memory for models on the CPU, such as 2GiB (default: a quarter of RAM)",
     )
     parser.add_argument(
         "--sandbox",
@@ -83,6 +88,14 @@ def _port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port; ports are 0 to 65535")
     return int(text)
+
+
+def _size(text: str) -> str:
+    try:
+        parse_bytes(text)
+    except SettingError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 def _at_least_one(text: str) -> int:

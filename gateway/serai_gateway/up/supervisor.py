@@ -16,6 +16,8 @@ from collections.abc import Callable
 from serai_gateway.up.daemon import Daemon
 from serai_gateway.up.home import Home
 from serai_gateway.up.options import Options
+from serai_runner.sandbox import SandboxUnavailable, choose_sandbox
+from serai_runner.settings import Settings as RunnerSettings
 
 #: How long all parts may take to say that they are ready.
 _READY_WITHIN_S = 60.0
@@ -51,6 +53,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
         self._bind()
+        self._check_sandbox()
         try:
             await self._start_all()
             if not self._stop.is_set():
@@ -81,6 +84,15 @@ class Supervisor:
         listener.listen(2048)
         listener.set_inheritable(True)
         self._listener = listener
+
+    def _check_sandbox(self) -> None:
+        """Say it loudly when algorithms will not be contained; the runner host decides in the same way."""
+        try:
+            _, warning = choose_sandbox(RunnerSettings(self._home.path, sandbox=self._options.sandbox))
+        except SandboxUnavailable as error:
+            raise StartError(f"--sandbox {self._options.sandbox} does not work here: {error}") from error
+        if warning:
+            self._say(f"WARNING: {warning}")
 
     async def _start_all(self) -> None:
         runner, pool, gateway = self._make_daemons()

@@ -10,8 +10,8 @@ from importlib import import_module
 
 from serai import __version__
 from serai.cli._connection import VALUED_OPTIONS, add_connection_options
-from serai.cli._terminal import complain
-from serai.errors import SeraiError
+from serai.cli._terminal import complain, say
+from serai.errors import SeraiError, Unauthorized
 
 #: Command -> what it does in one line; the module has the command's name.
 COMMANDS = {
@@ -38,6 +38,12 @@ example:
 """
 
 
+_WHERE_KEYS_COME_FROM = (
+    "the key is taken from --key, SERAI_API_KEY or a profile; for a server on this machine also from operator.key "
+    "in SERAI_HOME (default ~/.serai)"
+)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Its exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 141 output not read."""
     try:
@@ -52,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_PIPE_CLOSED
     except SeraiError as error:
         complain(error)
+        if isinstance(error, Unauthorized):
+            say(_WHERE_KEYS_COME_FROM)
         return EXIT_ERROR
     return status
 

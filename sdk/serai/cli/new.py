@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from serai.cli._terminal import say, show_text
+from serai.cli.program import program
 from serai.errors import SeraiError
 
 EXAMPLE = """
@@ -74,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     folder = Path(args.dir or args.name)
     write_algorithm(folder, args.owner, args.name)
     say(f"made {folder}; publish and call it with")
-    show_text(f"serai publish {shlex.quote(str(folder))}\nserai call {args.owner}/{args.name} -d HAL")
+    show_text(f"{program()} publish {shlex.quote(str(folder))}\n{program()} call {args.owner}/{args.name} -d HAL")
     return 0
 
 
