@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serai_gpu_pool.settings import SettingError, parse_bytes
+from serai_runner.settings import SandboxChoice
 
 DEFAULT_PORT = 8000
 
@@ -17,7 +18,7 @@ class Options:
     port: int
     workers: int
     cpu_budget: str | None
-    sandbox: str
+    sandbox: SandboxChoice
     grace_s: float
 
 
