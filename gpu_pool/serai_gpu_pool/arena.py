@@ -84,6 +84,17 @@ class Arena:
         os.ftruncate(self.fd, self.size)
         fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
         self.view = memoryview(mmap.mmap(self.fd, self.size))
+        self._heap_bytes = 0  # of payloads that found no room here and are being received elsewhere
+
+    def take_heap(self, num_bytes: int) -> bool:
+        """Whether so much more may be received outside: at most twice what the arena holds, over all connections."""
+        if self._heap_bytes + num_bytes > 2 * self.size:
+            return False
+        self._heap_bytes += num_bytes
+        return True
+
+    def give_heap(self, num_bytes: int) -> None:
+        self._heap_bytes -= num_bytes
 
     def take(self, num_bytes: int) -> Slab | None:
         """Room for an input, or None when there is none: then it travels as bytes."""

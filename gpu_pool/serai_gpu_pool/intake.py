@@ -6,6 +6,7 @@ The format and the rules are those of `serai.ipc.frames.FrameProtocol`. It is no
 
 import asyncio
 import struct
+from collections.abc import Callable
 
 from serai.ipc.frames import MAX_FRAME_BYTES, FrameError, pack_prefix
 from serai_gpu_pool.arena import Arena, Slab
@@ -18,7 +19,44 @@ _BUFFER_BYTES = 256 * 1024
 #: Payloads from this size on are written as their own buffer instead of being joined to the header.
 _JOIN_BYTES = 16 * 1024
 
+#: Outside the arena, memory is taken in blocks of this size as bytes come: a claim alone costs nothing.
+_BLOCK_BYTES = 1024 * 1024
+#: What a connection may leave unread of its answers before it is cut. Above the largest answer.
+MAX_UNSENT_BYTES = 96 * 1024 * 1024
+
 Payload = bytes | memoryview | Slab
+
+
+class _HeapPayload:
+    """A payload that is being received outside the arena."""
+
+    def __init__(self, arena: Arena, length: int) -> None:
+        self._arena = arena
+        self._length = length
+        self._blocks: list[bytearray] = []
+        self._held = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def view_from(self, at: int) -> memoryview:
+        """Where the bytes from `at` on go; at least one. Raises FrameError when the pool holds too much already."""
+        index, offset = divmod(at, _BLOCK_BYTES)
+        if index == len(self._blocks):
+            size = min(_BLOCK_BYTES, self._length - at)
+            if not self._arena.take_heap(size):
+                raise FrameError("more large inputs are being received than the pool holds; send it again later")
+            self._held += size
+            self._blocks.append(bytearray(size))
+        return memoryview(self._blocks[index])[offset:]
+
+    def release(self) -> None:
+        self._arena.give_heap(self._held)
+        self._held = 0
+
+    def joined(self) -> memoryview:
+        self.release()
+        return memoryview(b"".join(self._blocks))
 
 
 class Intake(asyncio.BufferedProtocol):
@@ -31,8 +69,7 @@ class Intake(asyncio.BufferedProtocol):
         self._view = memoryview(self._small)
         self._start = self._end = 0  # what of _small is filled and not yet used
         self._header = b""
-        self._large: memoryview | Slab | None = None  # a payload that is being received, and how far it is
-        self._large_view = memoryview(b"")
+        self._large: Slab | _HeapPayload | None = None  # a payload that is being received, and how far it is
         self._large_at = 0
 
     def payload_received(self, header: bytes, payload: Payload) -> None:
@@ -50,6 +87,8 @@ class Intake(asyncio.BufferedProtocol):
             transport.write(b"".join((prefix, header, payload)))
         else:
             transport.writelines((prefix + header, payload))
+        if transport.get_write_buffer_size() > MAX_UNSENT_BYTES:  # it asks and does not read
+            transport.abort()
 
     def close(self) -> None:
         if self.transport is not None:
@@ -60,23 +99,40 @@ class Intake(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         if self._large is not None:
-            return self._large_view[self._large_at :]
+            return self._large_view()
         return self._view[self._end :]
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._large is not None:
             self._large_at += nbytes
-            if self._large_at == len(self._large_view):
+            if self._large_at == len(self._large):
                 self._finish_large()
+            else:
+                self._guarded(self._make_room)
             return
         self._end += nbytes
+        self._guarded(self._parse)
+
+    def _guarded(self, step: Callable[[], None]) -> None:
         try:
-            self._parse()
+            step()
         except FrameError as error:
             self._start = self._end = 0
+            self._drop_large()
             self.frame_error(error)
             if self.transport is not None:
                 self.transport.abort()
+
+    def _large_view(self) -> memoryview:
+        assert self._large is not None, "asked for only while one is received"
+        if isinstance(self._large, Slab):
+            return self._large.view()[self._large_at :]
+        return self._large.view_from(self._large_at)
+
+    def _make_room(self) -> None:
+        """Take the next block now, where a refusal can be told."""
+        if isinstance(self._large, _HeapPayload):
+            self._large.view_from(self._large_at)
 
     def _parse(self) -> None:
         """Hand out every whole frame; begin a large one; keep the rest for the next time."""
@@ -111,19 +167,28 @@ class Intake(asyncio.BufferedProtocol):
 
     def _begin_large(self, header: bytes, payload_at: int, payload_bytes: int) -> None:
         self._header = header
-        slab = self._arena.take(payload_bytes)
-        self._large_view = memoryview(bytearray(payload_bytes)) if slab is None else slab.view()
-        self._large = self._large_view if slab is None else slab
-        self._large_at = self._end - payload_at
-        self._large_view[: self._large_at] = self._view[payload_at : self._end]
+        self._large = self._arena.take(payload_bytes) or _HeapPayload(self._arena, payload_bytes)
+        self._large_at, at = 0, payload_at
+        while at < self._end:
+            room = self._large_view()
+            num_bytes = min(len(room), self._end - at)
+            room[:num_bytes] = self._view[at : at + num_bytes]
+            at += num_bytes
+            self._large_at += num_bytes
         self._start = self._end = 0
+        self._make_room()
 
     def _finish_large(self) -> None:
         header, large = self._header, self._large
-        self._header, self._large, self._large_view = b"", None, memoryview(b"")
-        assert large is not None
-        self.payload_received(header, large)
+        self._header, self._large = b"", None
+        assert large is not None, "finished only what was begun"
+        self.payload_received(header, large if isinstance(large, Slab) else large.joined())
+
+    def _drop_large(self) -> None:
+        if isinstance(self._large, _HeapPayload):
+            self._large.release()
+        self._large = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
-        self._large, self._large_view = None, memoryview(b"")
+        self._drop_large()

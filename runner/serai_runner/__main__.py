@@ -56,6 +56,7 @@ def parse(arguments: list[str] | None) -> Settings:
 _NUMBERS = {
     "max_replicas": "replicas of one version (default: the number of CPUs)",
     "max_processes": "replica processes of this host",
+    "max_processes_per_owner": "of those, for the versions of one owner",
     "idle_s": "seconds after which an idle replica ends",
     "load_s": "seconds that importing the code and load() may take",
     "queue_per_slot": "waiting calls per replica and unit of concurrency",

@@ -97,6 +97,10 @@ class Host:
     # Events from replicas
 
     def on_ready(self, replica: ReplicaState, message: Ready, now: float) -> None:
+        if replica.phase == "ready":  # said twice: it floods us
+            self.on_violation(replica)
+        if replica.phase != "starting":
+            return
         took = now - replica.started_at
         log = self._log_of(replica)
         if message.error:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from time import monotonic
 from typing import Any, Protocol
 
@@ -90,6 +91,7 @@ class Replica(FrameProtocol):
             theirs.close()
         self.pid = self._process.pid
         self._pidfd = os.pidfd_open(self.pid)
+        _offer_to_oom_killer(self.pid)
         self._loop.add_reader(self._pidfd, self._exited)
         ours.setblocking(False)
         self._connecting = self._loop.create_task(self._connect(ours))
@@ -210,3 +212,9 @@ class Replica(FrameProtocol):
         assert self._group is not None
         if not self._group.remove() and tries:
             self._loop.call_later(_GROUP_RETRY_S, self._remove_group, tries - 1)
+
+
+def _offer_to_oom_killer(pid: int) -> None:
+    """When the machine runs out of memory, a replica goes before any daemon."""
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{pid}/oom_score_adj").write_text("800")

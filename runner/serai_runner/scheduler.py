@@ -288,7 +288,7 @@ class Scheduler:
                 self._answer_waiting(version, now)
             return
         self._wanting.pop(version.spec.key, None)
-        if self._has_room():
+        if self._has_room_for(version):
             self._start(version, now)
         else:
             self._wanting[version.spec.key] = version
@@ -343,7 +343,7 @@ class Scheduler:
             return
         if replica.retired:
             self._doom(replica, replica.retired)
-        elif self._wanting and not self._has_room() and any(version.queue for version in self._wanting.values()):
+        elif self._wanting and self._place_is_wanted(replica):
             self._doom(replica, "room")
         else:
             self._wake(now + self._settings.idle_s)
@@ -385,14 +385,41 @@ class Scheduler:
     def _has_room(self) -> bool:
         return len(self.replicas) < self._settings.max_processes
 
+    def _has_room_for(self, version: VersionState) -> bool:
+        return self._has_room() and not self._is_at_share(version.spec.owner)
+
+    def _is_at_share(self, owner: str) -> bool:
+        """Whether the owner's versions hold all the places that they may."""
+        held = sum(replica.version.spec.owner == owner for replica in self.replicas.values())
+        return held >= self._settings.max_processes_per_owner
+
+    def _place_is_wanted(self, replica: ReplicaState) -> bool:
+        """Whether this idle replica's end lets a version start that waits for a place."""
+        owner = replica.version.spec.owner
+        for version in self._wanting.values():
+            if not version.queue:
+                continue
+            if self._is_at_share(version.spec.owner):
+                if version.spec.owner == owner:
+                    return True
+            elif not self._has_room():
+                return True
+        return False
+
     def _make_room(self, version: VersionState) -> None:
-        """Free a place: the longest idle replica, else one of the version that has most."""
-        if any(replica.phase == "doomed" or replica.retired for replica in self.replicas.values()):
+        """Free a place: the longest idle replica, else one of the version that has most. Of the same owner, if that
+        owner holds all that it may."""
+        pool = list(self.replicas.values())
+        if self._is_at_share(version.spec.owner):
+            pool = [replica for replica in pool if replica.version.spec.owner == version.spec.owner]
+        if any(replica.phase == "doomed" or replica.retired for replica in pool):
             return  # a place is being freed
-        idle = [r for r in self.replicas.values() if r.phase == "ready" and not r.in_flight]
+        idle = [r for r in pool if r.phase == "ready" and not r.in_flight]
         if idle:
             self._doom(min(idle, key=lambda replica: replica.idle_since), "room")
             return
+        if self._has_room():
+            return  # the owner's other versions are busy: their calls end, or reach their deadlines
         richest = max(self.versions.values(), key=lambda other: len(other.ready))
         if richest is not version and len(richest.ready) > max(1, len(version.ready)):
             self._retire(richest.ready[-1], "room")
@@ -401,7 +428,7 @@ class Scheduler:
         for version in list(self._wanting.values()):
             if not version.queue:
                 self._wanting.pop(version.spec.key, None)
-            elif self._has_room():
+            elif self._has_room_for(version):
                 self._ensure_replicas(version, now)
 
     def _wake(self, at: float) -> None:

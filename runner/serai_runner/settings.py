@@ -22,6 +22,8 @@ class Settings:
     max_replicas: int = field(default_factory=_cpu_count)
     #: Replica processes of the whole host; past it the longest idle one makes room.
     max_processes: int = 32
+    #: Of those, the most that versions of one owner may have: a quarter, so that nobody's long calls shut out the rest.
+    max_processes_per_owner: int = 8
     #: An idle replica ends after this. Long enough for a person who tries an algorithm a few times.
     idle_s: float = 300.0
     #: Importing the code and `load()` together. A large framework takes 20 s from a cold disk.

@@ -280,3 +280,10 @@ def test_a_sweep_leaves_living_builds_alone(home, catalogue, alice, source, make
 
     make(source, probe=probe)
     assert left_overs(home) == []
+
+
+def test_only_the_operator_publishes_what_may_use_the_network(catalogue, home, alice, source, make):
+    manifest = source / "algorithm.toml"
+    manifest.write_text(manifest.read_text() + "\n[permissions]\nnetwork = true\n")
+    with pytest.raises(InvalidManifest, match=r"permissions\.network.*ask the operator"):
+        make(source)

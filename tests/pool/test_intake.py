@@ -41,6 +41,32 @@ def content(payload) -> bytes:
     return bytes(payload.view()) if isinstance(payload, Slab) else bytes(payload)
 
 
+def test_a_claim_of_a_large_payload_takes_no_memory_before_its_bytes_come():
+    arena = Arena(1 << 20)
+    intake = Recorder(arena)
+    frame = pack_frame(b"h", b"x" * (40 << 20))
+    feed(intake, frame[:70_000])
+    assert arena.take_heap(arena.size), "a block is held, and not what was claimed"
+    assert not intake.errors
+    intake.connection_lost(None)
+
+
+def test_what_is_received_outside_the_arena_is_bounded_over_all_connections():
+    arena = Arena(1 << 20)
+    frame = pack_frame(b"h", b"x" * (4 << 20))
+    intakes = [Recorder(arena) for _ in range(4)]
+    for intake in intakes:
+        feed(intake, frame[: 1 << 20])
+    refused = [intake for intake in intakes if intake.errors]
+    assert refused and len(refused) < len(intakes)
+    assert "later" in str(refused[0].errors[0])
+    for intake in intakes:
+        intake.connection_lost(None)
+    last = Recorder(arena)
+    feed(last, pack_frame(b"h", b"y" * (2 << 20)))
+    assert content(last.frames[0][1]) == b"y" * (2 << 20), "what was held is given back"
+
+
 frames = st.lists(
     st.tuples(
         st.binary(min_size=1, max_size=300),

@@ -131,6 +131,23 @@ def test_nothing_is_sent_behind_a_call_that_turned_out_slow_and_another_replica_
     assert waiting.replica is second
 
 
+def test_one_owners_long_calls_leave_places_for_others():
+    bench = Bench(max_processes=8, max_processes_per_owner=2)
+    greedy = [bench.scheduler.define(python_version("/code", key=f"g{n}", owner="greedy")) for n in range(5)]
+    modest = bench.scheduler.define(python_version("/code", key="m", owner="modest"))
+    calls = [bench.call(version) for version in greedy]
+    assert len(bench.effects.started) == 2, "the share of one owner"
+    other = bench.call(modest)
+    assert len(bench.effects.started) == 3
+    bench.ready(bench.effects.started[2])
+    assert other.replica is not None
+    first = bench.ready(bench.effects.started[0])
+    bench.reply(calls[0])
+    assert first in bench.effects.killed and first.doom == "room", "another of theirs waits for the place"
+    bench.exit(first)
+    assert [replica.version for replica in bench.effects.started[3:]] == [greedy[2]]
+
+
 def test_large_inputs_are_not_sent_ahead():
     bench = Bench(max_replicas=1)
     bench.call()

@@ -105,6 +105,18 @@ def test_options_out_of_range(service: Service, options: str) -> None:
     refused(service.call(f"operator/odd?{options}", b'"x"'), 400, options.partition("=")[0])
 
 
+def test_more_options_than_anybody_needs(service: Service) -> None:
+    refused(service.call("operator/odd?" + "a=1&" * 900, b'"x"'), 400, "100 options")
+
+
+@pytest.mark.parametrize("doubled", ["Authorization: other", "Content-Type: text/plain"])
+def test_a_header_that_is_given_twice(service: Service, doubled: str) -> None:
+    with socket.create_connection(("127.0.0.1", service.port), 10) as sock:
+        head = f"POST /v1/algo/demo/hello HTTP/1.1\r\nHost: x\r\nAuthorization: {service.key}\r\n"
+        sock.sendall(f"{head}Content-Type: text/plain\r\n{doubled}\r\nContent-Length: 1\r\n\r\nx".encode())
+        assert b" 400 " in sock.recv(4096).split(b"\r\n")[0]
+
+
 def test_a_wrong_method_names_the_right_one(service: Service) -> None:
     answer = service.request("GET", "/v1/algo/demo/hello", headers={"Authorization": service.key})
     refused(answer, 405, "POST")

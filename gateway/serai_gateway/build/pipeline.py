@@ -141,6 +141,11 @@ class _Build:
             tree = copy_tree(self.source, part, is_ours=self.is_ours)
             about = read_manifest(part)
             account = self._account(about, expected)
+            if about.permissions.network and self.owner.kind != "operator":
+                raise InvalidManifest(
+                    "permissions.network: replicas with network reach whatever this server reaches; "
+                    "ask the operator to publish it"
+                )
             algorithm = expected or self.catalogue.ensure_algorithm(account, about.name, tagline=about.tagline)
             hash = commit or tree.sha256[:40]
             self.start(algorithm, hash)

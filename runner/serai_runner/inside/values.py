@@ -1,6 +1,10 @@
 """Inputs and results as bytes. JSON is strict both ways: no NaN, and the place of an offence is named."""
 
 import json
+import math
+import re
+from array import array
+from itertools import accumulate
 from typing import Any
 
 #: A result of one call. The gateway refuses larger ones, so they are not worth sending.
@@ -35,7 +39,29 @@ def _plain(value: Any) -> Any:
     return to_list()
 
 
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"number out of range: {text[:40]}")
+    return value
+
+
+def _check_depth(text: str) -> None:
+    """Raises ValueError. Right for well-formed text, which the parser sees next."""
+    brackets = _STRING.sub("", text).encode("ascii", "replace").translate(_TO_STEPS, _NOT_BRACKETS)
+    if max(accumulate(array("b", brackets)), default=0) > MAX_DEPTH:
+        raise ValueError(f"nesting exceeds {MAX_DEPTH}: flatten the value")
+
+
+#: As the gateway's, which looks at the values of small inputs only.
+MAX_DEPTH = 100
+_LARGE_CHARACTERS = 16 * 1024
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_TO_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+
 _parse = json.JSONDecoder(parse_constant=_refuse_constant).decode
+_parse_large = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite).decode
 _format = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain).encode
 
 
@@ -43,7 +69,11 @@ def decode_input(content_type: str, payload: bytes) -> Any:
     """Raises InputRefused."""
     if content_type == "json":
         try:
-            return _parse(payload.decode())
+            text = payload.decode()
+            if len(text) < _LARGE_CHARACTERS:
+                return _parse(text)
+            _check_depth(text)
+            return _parse_large(text)
         except (ValueError, RecursionError) as error:  # a UnicodeDecodeError is a ValueError
             raise InputRefused(f"input is not JSON: {error}") from None
     if content_type == "text":
