@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from serai_gateway.build import BuildError, Publish, UnsafeTree, build, sweep, to_spec
+from serai_gateway.build import BuildError, InvalidManifest, Publish, UnsafeTree, build, sweep, to_spec
 from serai_gateway.build.testing import HELLO, die_at, tiny_onnx, write_tree, write_wheel
 from serai_gateway.catalogue import AlreadyPublished, NotFound, open_catalogue
 
