@@ -21,7 +21,7 @@ LARGE_BYTES = 64 * 1024
 
 _decode = msgspec.json.Decoder().decode
 _skip = msgspec.json.Decoder(msgspec.Raw).decode
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _TO_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
@@ -61,7 +61,9 @@ def _depth(text: bytes) -> int:
 def _explain(text: bytes, reason: str) -> str:
     if not text.strip():
         return "the body is empty; send null for no input"
-    found = re.search(rb"(?<![\w\"])-?(?:NaN|Infinity)(?![\w\"])", text[:65536])
+    place = re.search(r"byte (\d+)", reason)
+    at = int(place[1]) if place else 0
+    found = re.search(rb"(?<![\w\"])-?(?:NaN|Infinity)(?![\w\"])", text[max(0, at - 10) : at + 16])
     if found:
         return f"{found[0].decode()} is not JSON; send null or a string"
     if reason.endswith("truncated") and _SURROGATE.search(text[:65536]):

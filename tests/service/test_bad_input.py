@@ -87,6 +87,29 @@ def test_json_that_is_none(service: Service, body: bytes, says: str) -> None:
     refused(service.call("operator/odd", body), 400, says)
 
 
+@pytest.mark.parametrize(
+    ("tail", "says"),
+    [
+        (b"NaN]", "NaN"),
+        (b"1e999]", "out of range"),
+        (b"[" * 150 + b"]" * 150 + b"]", "nesting exceeds 100"),
+        (b'"\xff"]', "UTF-8"),
+        (b"1", "truncated"),
+    ],
+)
+def test_json_that_is_none_is_refused_in_large_bodies_too(service: Service, tail: bytes, says: str) -> None:
+    refused(service.call("operator/odd", b"[" + b"1.5," * 30_000 + tail), 400, says)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [[1.5e300] * 200_000, ['"\\' * 1_500_000], ["[[" * 1_000_000], {"a": "\n" * 900_000}],
+    ids=["floats", "escapes", "brackets in a string", "line feeds"],
+)
+def test_a_large_body_that_is_slow_to_read_comes_back_whole(service: Service, value: object) -> None:
+    assert service.call("operator/odd?output=raw", json.dumps(value).encode()).json() == value
+
+
 def test_bytes_where_text_is_declared(service: Service) -> None:
     refused(service.call("operator/odd", b"\xff\xfe\x00", "text/plain"), 400, "octet-stream")
 
