@@ -10,6 +10,7 @@ from serai.ipc.messages import Call, Failure, Ready, Refusal, Result, VersionSpe
 from serai_runner import admission
 from serai_runner.calls import Doom, Ending, PendingCall, ReplicaState
 from serai_runner.figures import Figures
+from serai_runner.places import Places
 from serai_runner.settings import Settings
 from serai_runner.version import VersionState
 
@@ -56,7 +57,7 @@ class Scheduler:
         self._settings = settings
         self._serial = 0
         self._queued_bytes = 0
-        self._wanting: dict[str, VersionState] = {}  # versions that need a place for a process, in order of need
+        self._places = Places(settings, self.replicas)
 
     # Events from callers
 
@@ -144,7 +145,8 @@ class Scheduler:
             # Without this a replica that ends by itself after loading would be started again without pause.
             self._start_failed(replica, f"ended right after loading ({ending.how})", ending.output, False, now)
         self._settle(replica, ending, now)
-        self._serve_wanting(now)  # before its own version: it may have been killed to make room for another
+        for wanting in self._places.served_next():  # before its own: it may have been killed to make room for another
+            self._ensure_replicas(wanting, now)
         self._dispatch(version, now)
         self._ensure_replicas(version, now)
 
@@ -287,12 +289,14 @@ class Scheduler:
             if not num_ready:
                 self._answer_waiting(version, now)
             return
-        self._wanting.pop(version.spec.key, None)
-        if self._has_room_for(version):
+        if self._places.has_room_for(version):
+            self._places.unwant(version)
             self._start(version, now)
-        else:
-            self._wanting[version.spec.key] = version
-            self._make_room(version)
+            return
+        self._places.want(version)
+        replica = self._places.to_free(version, self.versions.values())
+        if replica is not None:
+            self._retire(replica, "room")
 
     def _start(self, version: VersionState, now: float) -> None:
         self._serial += 1
@@ -343,7 +347,7 @@ class Scheduler:
             return
         if replica.retired:
             self._doom(replica, replica.retired)
-        elif self._wanting and self._place_is_wanted(replica):
+        elif self._places.is_wanted(replica):
             self._doom(replica, "room")
         else:
             self._wake(now + self._settings.idle_s)
@@ -379,57 +383,6 @@ class Scheduler:
                     self._wake(due)
         if overdue:
             self._doom(replica, "deadline")
-
-    # Room for processes
-
-    def _has_room(self) -> bool:
-        return len(self.replicas) < self._settings.max_processes
-
-    def _has_room_for(self, version: VersionState) -> bool:
-        return self._has_room() and not self._is_at_share(version.spec.owner)
-
-    def _is_at_share(self, owner: str) -> bool:
-        """Whether the owner's versions hold all the places that they may."""
-        held = sum(replica.version.spec.owner == owner for replica in self.replicas.values())
-        return held >= self._settings.max_processes_per_owner
-
-    def _place_is_wanted(self, replica: ReplicaState) -> bool:
-        """Whether this idle replica's end lets a version start that waits for a place."""
-        owner = replica.version.spec.owner
-        for version in self._wanting.values():
-            if not version.queue:
-                continue
-            if self._is_at_share(version.spec.owner):
-                if version.spec.owner == owner:
-                    return True
-            elif not self._has_room():
-                return True
-        return False
-
-    def _make_room(self, version: VersionState) -> None:
-        """Free a place: the longest idle replica, else one of the version that has most. Of the same owner, if that
-        owner holds all that it may."""
-        pool = list(self.replicas.values())
-        if self._is_at_share(version.spec.owner):
-            pool = [replica for replica in pool if replica.version.spec.owner == version.spec.owner]
-        if any(replica.phase == "doomed" or replica.retired for replica in pool):
-            return  # a place is being freed
-        idle = [r for r in pool if r.phase == "ready" and not r.in_flight]
-        if idle:
-            self._doom(min(idle, key=lambda replica: replica.idle_since), "room")
-            return
-        if self._has_room():
-            return  # the owner's other versions are busy: their calls end, or reach their deadlines
-        richest = max(self.versions.values(), key=lambda other: len(other.ready))
-        if richest is not version and len(richest.ready) > max(1, len(version.ready)):
-            self._retire(richest.ready[-1], "room")
-
-    def _serve_wanting(self, now: float) -> None:
-        for version in list(self._wanting.values()):
-            if not version.queue:
-                self._wanting.pop(version.spec.key, None)
-            elif self._has_room_for(version):
-                self._ensure_replicas(version, now)
 
     def _wake(self, at: float) -> None:
         if at < self.wake_at:
