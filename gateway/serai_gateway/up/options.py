@@ -18,6 +18,7 @@ class Options:
     port: int
     workers: int
     cpu_budget: str | None
+    cpu_threads: int | None
     sandbox: SandboxChoice
     grace_s: float
 
@@ -66,6 +67,12 @@ def parse(arguments: list[str]) -> Options:
         type=_size,
         metavar="BYTES",
         help="memory for models on the CPU, such as 2GiB (default: a quarter of RAM)",
+    )
+    parser.add_argument(
+        "--cpu-threads",
+        type=_at_least_one,
+        metavar="N",
+        help="threads that one run of a model uses on the CPU (default: one for each core)",
     )
     parser.add_argument(
         "--sandbox",

@@ -130,6 +130,8 @@ class Supervisor:
         pool_command = [*python, "serai_gpu_pool", *common]
         if options.cpu_budget:
             pool_command += ["--cpu-budget", options.cpu_budget]
+        if options.cpu_threads:
+            pool_command += ["--threads", str(options.cpu_threads)]
         descriptor = self._listener.fileno()
         gateway_command = [
             *python,
