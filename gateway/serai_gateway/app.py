@@ -16,6 +16,7 @@ from serai_gateway.caches import CatalogueCache
 from serai_gateway.catalogue import open_catalogue
 from serai_gateway.dispatch import Dispatcher
 from serai_gateway.errors import (
+    Internal,
     InvalidRequest,
     MethodNotAllowed,
     NotFound,
@@ -119,11 +120,11 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 
 async def _on_bug(request: Request, error: Exception) -> Response:
     _log.error("request failed", action="request", path=request.url.path, exc_info=error)
-    return _respond(PlatformError("internal error; quote the request id to the operator"))
+    return _respond(Internal("internal error; quote the request id to the operator"))
 
 
 async def _send_internal_error(send: Send) -> None:
     """Best effort: if the answer had begun, the server cuts the connection instead."""
-    response = _respond(PlatformError("internal error; quote the request id to the operator"))
+    response = _respond(Internal("internal error; quote the request id to the operator"))
     await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
     await send({"type": "http.response.body", "body": response.body})

@@ -81,10 +81,6 @@ class Route:
     async def wait_open(self, timeout_s: float) -> bool:
         return await self._link.wait_open(timeout_s)
 
-    @property
-    def num_pending(self) -> int:
-        return len(self._pending)
-
     def start(self) -> None:
         self._link.start()
 

@@ -116,21 +116,35 @@ def of_refusal(refusal: Refusal) -> PlatformError:
     return error
 
 
-def error_body(error: PlatformError, request_id: str) -> bytes:
-    """The JSON of a platform error: message, what kind, whether to retry, and the id to quote."""
-    return msgspec.json.encode(
-        {
-            "error": {
-                "message": error.message,
-                "code": error.code,
-                "type": HTTPStatus(error.status).phrase,
-                "error_type": error.error_type,
-                "status": error.status,
-                "retriable": error.retriable,
-                "request_id": request_id,
-            }
-        }
+def error_object(
+    *, message: str, code: str, error_type: str, status: int, retriable: bool, request_id: str
+) -> dict[str, object]:
+    """What every error of the platform says: message, what kind, whether to retry, and the id to quote."""
+    return {
+        "message": message,
+        "code": code,
+        "type": HTTPStatus(status).phrase,
+        "error_type": error_type,
+        "status": status,
+        "retriable": retriable,
+        "request_id": request_id,
+    }
+
+
+def describe(error: PlatformError, request_id: str) -> dict[str, object]:
+    return error_object(
+        message=error.message,
+        code=error.code,
+        error_type=error.error_type,
+        status=error.status,
+        retriable=error.retriable,
+        request_id=request_id,
     )
+
+
+def error_body(error: PlatformError, request_id: str) -> bytes:
+    """The JSON of a platform error, as the body of an answer."""
+    return msgspec.json.encode({"error": describe(error, request_id)})
 
 
 def error_headers(error: PlatformError, request_id: str) -> list[tuple[bytes, bytes]]:

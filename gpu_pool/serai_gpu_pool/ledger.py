@@ -60,11 +60,6 @@ class Ledger:
         self._resident[model] = measured_bytes
         self._resident_bytes += measured_bytes
 
-    def correct(self, model: str, measured_bytes: int) -> None:
-        """A later measurement of a resident model."""
-        self._resident_bytes += measured_bytes - self._resident[model]
-        self._resident[model] = measured_bytes
-
     def lease(self, model: str) -> None:
         if model not in self._resident:
             raise LedgerError(f"{model} was leased without being resident")

@@ -60,12 +60,6 @@ class FairQueue:
         self._num_calls -= 1
         return True
 
-    def pop_all(self) -> list[PendingCall]:
-        calls = list(self)
-        self._lanes.clear()
-        self._num_calls = 0
-        return calls
-
     def num_of(self, payer: str) -> int:
         return len(self._lanes.get(payer, ()))
 

@@ -133,7 +133,7 @@ class Calls:
             if message.code == "deadline":
                 raise DeadlineExceeded(_explain_deadline(timeout_s, call))
             raise of_refusal(message)
-        if isinstance(message, Failure) and is_unreadable_input(message):
+        if isinstance(message, Failure) and _is_unreadable_input(message):
             raise InvalidRequest(message.message)
         result_bytes, printed = answers.split_stdout(message, payload)
         stdout = printed if wants_stdout else None
@@ -173,7 +173,7 @@ def _answer(
     return 200, [(b"content-type", answers.JSON), request_header], envelope, "ok"
 
 
-def is_unreadable_input(failure: Failure) -> bool:
+def _is_unreadable_input(failure: Failure) -> bool:
     """Whether the replica could not read the input: of large ones, that is found out there. The caller's mistake."""
     return failure.error_type == "ParsingError" and failure.message.startswith("input is not JSON: ")
 

@@ -17,7 +17,15 @@ from starlette.responses import StreamingResponse
 from serai_gateway.api.who import manager_of
 from serai_gateway.build import BuildError, Publish, TreeLimits, build, extract
 from serai_gateway.catalogue import Account, CatalogueError, Version
-from serai_gateway.errors import InvalidRequest, TooLarge, TooManyRequests, UnsupportedType
+from serai_gateway.errors import (
+    Internal,
+    InvalidRequest,
+    TooLarge,
+    TooManyRequests,
+    Unprocessable,
+    UnsupportedType,
+    describe,
+)
 from serai_gateway.files import FileStoreError
 from serai_gateway.logs import get_logger
 from serai_gateway.request_id import new_request_id
@@ -107,10 +115,11 @@ async def _build(request: Request, folder: Path, account: Account, how: Publish)
             version = build(extract_to, state.settings.home, state.catalogue, account, log, publish=how)
             say({"version": _describe(version)})
         except (BuildError, CatalogueError, FileStoreError) as error:
-            say({"error": _refusal(str(error))})
+            say({"error": describe(Unprocessable(str(error)), new_request_id())})
         except Exception:
             _log.exception("publishing failed", action="publish", account=account.name)
-            say({"error": {**_refusal("internal error; quote the request id to the operator"), "status": 500}})
+            internal = Internal("internal error; quote the request id to the operator")
+            say({"error": describe(internal, new_request_id())})
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             _num_builds -= 1
@@ -139,14 +148,4 @@ def _describe(version: Version) -> Line:
         "hash": version.hash,
         "visibility": "public" if version.public else "private",
         "sample": (version.manifest.get("sample") or {}).get("input"),
-    }
-
-
-def _refusal(message: str) -> Line:
-    return {
-        "message": message,
-        "code": "unprocessable",
-        "status": 422,
-        "retriable": False,
-        "request_id": new_request_id(),
     }

@@ -2,7 +2,9 @@
 
 import http
 import json
-import uuid
+
+from serai_gateway.errors import error_object
+from serai_gateway.request_id import new_request_id
 
 #: Algorithmia's name of what went wrong, where it has one.
 _ERROR_TYPES = {408: "TimeoutError", 413: "TooLargeError", 414: "TooLargeError", 431: "TooLargeError"}
@@ -47,16 +49,15 @@ def response_bytes(refused: Refused, preamble: bytes) -> bytes:
         preamble: header lines that every response has, each with its CRLF.
     """
     phrase = http.HTTPStatus(refused.status).phrase
-    request_id = f"req-{uuid.uuid4()}"
-    error = {
-        "message": refused.message,
-        "code": refused.code,
-        "type": phrase,
-        "error_type": _ERROR_TYPES.get(refused.status) or _ERROR_TYPES_BY_CLASS[refused.status // 100],
-        "status": refused.status,
-        "retriable": refused.retriable,
-        "request_id": request_id,
-    }
+    request_id = new_request_id()
+    error = error_object(
+        message=refused.message,
+        code=refused.code,
+        error_type=_ERROR_TYPES.get(refused.status) or _ERROR_TYPES_BY_CLASS[refused.status // 100],
+        status=refused.status,
+        retriable=refused.retriable,
+        request_id=request_id,
+    )
     body = json.dumps({"error": error}).encode()
     lines = [
         f"content-type: application/json\r\ncontent-length: {len(body)}",
