@@ -1,7 +1,9 @@
 """What our processes say to each other: the header of every frame, one class a message.
 
-    gateway ──▶ runner host or pool     Define, Call, Cancel, Drain
-    runner host or pool ──▶ gateway     Result, Failure, Refusal, Unknown
+    gateway ──▶ runner host or pool     Define, Call, Cancel, Drain, Stats
+    runner host or pool ──▶ gateway     Result, Failure, Refusal, Unknown, Stats
+    gateway ──▶ pool                    Infer, Inspect, Command
+    pool ──▶ gateway                    Inferred, Inspected, Commanded
     runner host ──▶ pool                Admit, Withdraw
     pool ──▶ runner host                Admitted
     runner host ──▶ replica             Call (version left empty)
@@ -23,14 +25,35 @@ ContentType = Literal["json", "text", "binary", "void"]
 Kind = Literal["python", "algorithmia", "model"]
 
 
+#: How a model file is written. Only "onnx" is data; loading any of the others may run what the file says.
+ModelFormat = Literal["onnx", "torchscript", "torch_export", "saved_model"]
+
+
+class TensorSpec(msgspec.Struct, frozen=True, array_like=True):
+    """An input or output of a model. A free dimension is -1; no shape: not even the rank is known."""
+
+    name: str
+    dtype: str  # NumPy's name
+    shape: tuple[int, ...] | None
+
+
 class ModelSpec(msgspec.Struct, frozen=True, array_like=True):
     """A model file of one version, by content."""
 
     name: str
     sha256: str
     path: str  # absolute, inside the file store
-    format: str  # "onnx"
+    format: ModelFormat
     num_bytes: int
+    owner: str = ""  # of the version; formats that are programs share a worker with this owner's models only
+    prepared: str = ""  # folder with the form that loads fastest (see serai_gpu_pool.prepare); empty: there is none
+    inputs: tuple[TensorSpec, ...] = ()  # as found or declared at publish time
+    outputs: tuple[TensorSpec, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """What the pool knows this model by. A file that is only data is shared by all who published it."""
+        return self.sha256 if self.format == "onnx" else f"{self.owner}/{self.sha256}"
 
 
 class Limits(msgspec.Struct, frozen=True, array_like=True):
@@ -187,6 +210,71 @@ class Stats(msgspec.Struct, frozen=True, array_like=True, tag=15):
     id: int
 
 
+class Written(msgspec.Struct, frozen=True, array_like=True):
+    """One tensor of an `Infer`; its part of the payload is raw bytes, or a JSON array (nested or flat)."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    json_bytes: int = -1  # length of the JSON text; -1: raw bytes, as many as type and shape say
+
+
+class Wanted(msgspec.Struct, frozen=True, array_like=True):
+    name: str
+    as_json: bool = False
+
+
+class Infer(msgspec.Struct, frozen=True, array_like=True, tag=16):
+    """Run a model of a defined version for an outside caller. Payload: the inputs, one after the other."""
+
+    id: int
+    version: str  # VersionSpec.key
+    model: str  # its name in algorithm.toml; empty: the only one
+    inputs: tuple[Written, ...]
+    outputs: tuple[Wanted, ...]  # empty: all, as `as_json` says
+    as_json: bool
+    deadline: float
+    call_id: str
+    payer: str
+    priority: int = 0  # among the calls of one payer: smaller goes first, 0 is ordinary
+
+
+class Inferred(msgspec.Struct, frozen=True, array_like=True, tag=17):
+    """Payload: the outputs, one after the other."""
+
+    id: int
+    outputs: tuple[Written, ...]
+    duration_s: float
+
+
+class Inspect(msgspec.Struct, frozen=True, array_like=True, tag=18):
+    """Ask the pool what it holds."""
+
+    id: int
+
+
+class Inspected(msgspec.Struct, frozen=True, array_like=True, tag=19):
+    """Payload: a `serai_gpu_pool.snapshot.Snapshot` as JSON."""
+
+    id: int
+
+
+class Command(msgspec.Struct, frozen=True, array_like=True, tag=20):
+    """Make it so for one model of a defined version: loaded, out of memory, kept there, or free to go again."""
+
+    id: int
+    verb: Literal["load", "unload", "pin", "unpin"]
+    version: str
+    model: str
+    deadline: float
+
+
+class Commanded(msgspec.Struct, frozen=True, array_like=True, tag=21):
+    """It is so. Otherwise a Refusal or Failure with this id says why not."""
+
+    id: int
+
+
 Message = (
     Define
     | Call
@@ -203,6 +291,12 @@ Message = (
     | Run
     | Ran
     | Stats
+    | Infer
+    | Inferred
+    | Inspect
+    | Inspected
+    | Command
+    | Commanded
 )
 
 _encode = msgspec.msgpack.Encoder().encode
