@@ -1,4 +1,4 @@
-"""`python -m serai_gpu_pool --home DIR [--cpu-budget BYTES]`: the pool as a process."""
+"""`python -m serai_gpu_pool --home DIR [--cpu-budget BYTES] …`: the pool as a process."""
 
 import argparse
 import asyncio
@@ -12,23 +12,42 @@ import structlog
 import uvloop
 
 from serai_gpu_pool.arena import Arena
-from serai_gpu_pool.device.process import WorkerProcess
+from serai_gpu_pool.device import sandbox
 from serai_gpu_pool.device.process_control import die_with
+from serai_gpu_pool.device.processes import WorkerProcesses
+from serai_gpu_pool.eviction import DEFAULT_POLICY, POLICIES
+from serai_gpu_pool.hardware import find_devices
 from serai_gpu_pool.pool import Pool
-from serai_gpu_pool.settings import SettingError, Settings, default_cpu_budget, parse_bytes
+from serai_gpu_pool.settings import (
+    Limits,
+    SettingError,
+    Settings,
+    default_cpu_budget,
+    default_host_budget,
+    parse_bytes,
+)
 
 
 def main() -> None:
     settings = _settings(sys.argv[1:])
     die_with(os.getppid())
     _set_up_logs()
-    uvloop.run(_serve(settings))
+    try:
+        uvloop.run(_serve(settings))
+    except SettingError as error:
+        sys.exit(f"serai_gpu_pool: {error}")
 
 
 async def _serve(settings: Settings) -> None:
+    devices = find_devices(settings.devices, settings.cpu_budget_bytes)
+    budgets = {device.id: device.budget_bytes for device in devices}
     arena = Arena(settings.arena_bytes)
-    device = WorkerProcess(settings.run / "worker", settings.threads, settings.cpu_budget_bytes, arena)
-    pool = Pool(settings, device, arena)
+    prepared = settings.home / "prepared"
+    prepared.mkdir(mode=0o700, parents=True, exist_ok=True)
+    workers = WorkerProcesses(
+        settings.run / "worker", prepared, settings.threads, budgets.__getitem__, arena, _is_boxed(settings.sandbox)
+    )
+    pool = Pool(settings, devices, workers, arena)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, pool.drain)
@@ -38,15 +57,40 @@ async def _serve(settings: Settings) -> None:
     await pool.serve()
 
 
+def _is_boxed(choice: str) -> bool:
+    if choice == "none":
+        return False
+    complaint = sandbox.probe()
+    if not complaint:
+        return True
+    if choice == "bubblewrap":
+        raise SettingError(f"--sandbox bubblewrap: {complaint}")
+    structlog.get_logger().warning("workers run without a box", action="no_sandbox", why=complaint)
+    return False
+
+
 def _settings(arguments: list[str]) -> Settings:
-    parser = argparse.ArgumentParser(prog="serai_gpu_pool", description="Owns this machine's device memory.")
+    parser = argparse.ArgumentParser(prog="serai_gpu_pool", description="Owns the memory of this machine's devices.")
     parser.add_argument("--home", type=Path, required=True, help="folder of this Serai")
     parser.add_argument("--cpu-budget", default="", help="memory for loaded models, e.g. 2GiB (a quarter of RAM)")
+    parser.add_argument("--host-budget", default="", help="memory for evicted weights, e.g. 4GiB (a quarter of RAM)")
+    parser.add_argument("--policy", choices=POLICIES, default=DEFAULT_POLICY, help="who is evicted")
+    parser.add_argument("--placement", choices=("best_fit", "spread"), default="spread", help="with several devices")
+    parser.add_argument("--devices", default="auto", help="which ones, e.g. cuda:0,cpu (all that are found)")
+    parser.add_argument("--sandbox", choices=("auto", "bubblewrap", "none"), default="auto", help="what workers run in")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads that one run uses")
     given = parser.parse_args(arguments)
     try:
-        budget = parse_bytes(given.cpu_budget) if given.cpu_budget else default_cpu_budget()
-        return Settings(given.home.absolute(), budget, given.threads)
+        return Settings(
+            given.home.absolute(),
+            parse_bytes(given.cpu_budget) if given.cpu_budget else default_cpu_budget(),
+            parse_bytes(given.host_budget) if given.host_budget else default_host_budget(),
+            given.policy,
+            given.devices,
+            given.sandbox,
+            given.threads,
+            limits=Limits(placement=given.placement),
+        )
     except SettingError as error:
         parser.error(str(error))
 

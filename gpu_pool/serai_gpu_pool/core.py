@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from serai.ipc.messages import ModelSpec, RefusalCode, Tensor
+from serai.ipc.messages import ModelSpec, RefusalCode, Wanted, Written
 from serai_gpu_pool.arena import Slab
 
 #: How a ticket's payload is written, and how its answer is wanted.
@@ -21,6 +21,10 @@ class Ticket:
     """One call of one model, from its arrival to its one end."""
 
     __slots__ = (
+        "alone",
+        "as_json",
+        "attempts",
+        "cost_s",
         "counted",
         "deadline",
         "done",
@@ -29,9 +33,12 @@ class Ticket:
         "id",
         "link",
         "model",
+        "out_of_memory",
         "outputs",
+        "owner",
         "payer",
         "payload",
+        "priority",
         "queued",
         "running",
         "tensors",
@@ -46,23 +53,32 @@ class Ticket:
         payload: Payload,
         form: Form = "json",
         link: Any = None,
-        tensors: tuple[Tensor, ...] = (),
-        outputs: tuple[str, ...] = (),
+        tensors: tuple[Written, ...] = (),
+        outputs: tuple[Wanted, ...] = (),
+        owner: str = "",
+        priority: int = 0,
     ) -> None:
         self.id = id
         self.link = link  # whoever gets the answer; the decisions never look at it
-        self.model = model  # sha256 of the model file
+        self.model = model  # key of the model
+        self.owner = owner  # of the version that was called
+        self.priority = priority  # among the calls of its payer: smaller goes first
         self.payer = payer
         self.deadline = deadline
         self.payload: Payload = payload  # let go as soon as nobody reads it any more
         self.form: Form = form
         self.tensors = tensors
-        self.outputs = outputs
+        self.outputs = outputs  # wanted; empty: all
+        self.as_json = False  # how those that are not named are wanted
         self.enqueued_at = 0.0
         self.queued = False  # waiting in its model's queue
         self.running = False  # in a batch: a worker may be reading its payload
         self.counted = False  # its deadline is watched
         self.done = False  # has had its end
+        self.cost_s = 0.0  # what it was thought to take when it was queued
+        self.alone = False  # has to run by itself: a batch with it ended its worker, or ran out of memory
+        self.attempts = 0  # runs that ended with their worker
+        self.out_of_memory = False  # has had its second chance after that
 
     def __repr__(self) -> str:
         return f"Ticket({self.id}, {self.model[:8]}, {self.payer})"
@@ -78,7 +94,7 @@ class Outcome(msgspec.Struct, array_like=True, frozen=True, gc=False):
     num_bytes: int
     kind: OutcomeKind = "ok"
     message: str = ""
-    tensors: tuple[Tensor, ...] = ()
+    tensors: tuple[Written, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +126,19 @@ class State(Enum):
 
 @dataclass(slots=True)
 class Batch:
-    """Tickets that run together. The first batch of a device runs, the next ones wait inside its worker."""
+    """Tickets that run together. In each lane of a worker the first batch runs, the next one waits inside the worker."""
 
     id: int
     model: str
     tickets: list[Ticket]
-    started_at: float = 0.0
+    started_at: float = 0.0  # when it began to run, as far as the owner can tell
+    device: str = ""
+    worker: Any = None  # its WorkerId
+    lane: int = 0
+    predicted_s: float = 0.0
+    activation_bytes: int = 0  # set aside for it
+    wants_measure: bool = False  # nobody knows what a batch of this size needs
+    is_late: bool = False  # takes much longer than it should: others do not wait for it any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +174,13 @@ class Counts:
     worker_losses: int = 0
     batches: int = 0
     items: int = 0
+    improvements: int = 0
+    prefetches: int = 0
+    page_ins: int = 0
+    out_of_memory: dict[str, int] = field(default_factory=dict)
+    leaks: int = 0
+    retried: int = 0
+    late_batches: int = 0
     protocol_errors: int = 0
     ignored_messages: int = 0
     evictions: dict[str, int] = field(default_factory=dict)

@@ -16,9 +16,15 @@ from serai.ipc.messages import (
     Admitted,
     Call,
     Cancel,
+    Command,
+    Commanded,
     Define,
     Drain,
     Failure,
+    Infer,
+    Inferred,
+    Inspect,
+    Inspected,
     Message,
     ModelSpec,
     Ran,
@@ -26,15 +32,19 @@ from serai.ipc.messages import (
     Result,
     Run,
     Stats,
+    Tensor,
     Unknown,
     VersionSpec,
+    Wanted,
     Withdraw,
+    Written,
     decode,
     encode,
 )
 from serai.ipc.sockets import is_own_peer
 from serai_gpu_pool.core import Broken, End, Outcome, Payload, Refused, Ticket
 from serai_gpu_pool.intake import Intake
+from serai_gpu_pool.scheduling.commands import Order
 
 if TYPE_CHECKING:
     import asyncio
@@ -110,14 +120,14 @@ class Link(Intake):
         if self.tickets.pop(ticket.id, None) is None:
             return
         if outcome.kind == "ok":
-            if ticket.form == "tensors":
-                self.send_frame(encode(Ran(ticket.id, outcome.tensors, duration_s)), payload)
-            else:
-                self.send_frame(encode(Result(ticket.id, ticket.form, duration_s)), payload)
+            self.send_result(ticket, outcome, payload, duration_s)
         elif outcome.kind == "too_large":
             self.send_frame(encode(Refusal(ticket.id, "too_large", outcome.message)))
         else:
             self.send_frame(encode(Failure(ticket.id, outcome.kind, outcome.message, duration_s=duration_s)))
+
+    def send_result(self, ticket: Ticket, outcome: Outcome, payload: bytes | memoryview, duration_s: float) -> None:
+        raise NotImplementedError
 
     def refuse(self, ticket: Ticket, end: End) -> None:
         """Send why a ticket is not run."""
@@ -141,6 +151,8 @@ class GatewayLink(Link):
     def message_received(self, message: Message, payload: Payload) -> None:
         if type(message) is Call:
             self._call(message, payload)
+        elif type(message) is Infer:
+            self._infer(message, payload)
         elif isinstance(message, Define):
             self._versions[message.spec.key] = message.spec
         elif isinstance(message, Cancel):
@@ -149,6 +161,10 @@ class GatewayLink(Link):
                 self.pool.cancel(ticket)
         elif isinstance(message, Stats):
             self.send_frame(encode(Stats(message.id)), self.pool.stats())
+        elif isinstance(message, Inspect):
+            self.send_frame(encode(Inspected(message.id)), self.pool.inspect())
+        elif isinstance(message, Command):
+            self._command(message)
         elif isinstance(message, Admit):
             self.pool.admit(message, self)
         elif isinstance(message, Withdraw):
@@ -161,25 +177,61 @@ class GatewayLink(Link):
     def admitted(self, version: str, directory: str) -> None:
         self.send_frame(encode(Admitted(version, directory)))
 
+    def send_result(self, ticket: Ticket, outcome: Outcome, payload: bytes | memoryview, duration_s: float) -> None:
+        if ticket.form == "tensors":
+            self.send_frame(encode(Inferred(ticket.id, outcome.tensors, duration_s)), payload)
+        else:
+            self.send_frame(encode(Result(ticket.id, ticket.form, duration_s)), payload)
+
+    def settled(self, id: int, end: End | None) -> None:
+        """A command was carried out, or cannot be."""
+        if end is None:
+            self.send_frame(encode(Commanded(id)))
+        else:
+            self.send_end(id, end)
+
     def _call(self, call: Call, payload: Payload) -> None:
-        spec = self._versions.get(call.version)
-        if spec is None:
-            self.send_frame(encode(Unknown(call.id)))
-            return
-        if call.id in self.tickets:
-            self.cut("an id that is in use")
-            return
-        if len(spec.models) != 1:
-            has = f"version {spec.key} has {len(spec.models)} models; one that is called by itself has exactly one"
-            self.send_end(call.id, Refused("unavailable", has))
+        model = self._model_of(call.id, call.version, "")
+        if model is None:
             return
         if call.content_type not in ("json", "binary"):
             self.send_frame(encode(_wrong_type(call)))
             return
-        model = spec.models[0]
-        self.submit(
-            Ticket(call.id, model.sha256, call.payer, call.deadline, payload, call.content_type, link=self), model
-        )
+        ticket = Ticket(call.id, model.key, call.payer, call.deadline, payload, call.content_type, link=self)
+        ticket.owner = model.owner
+        self.submit(ticket, model)
+
+    def _infer(self, infer: Infer, payload: Payload) -> None:
+        model = self._model_of(infer.id, infer.version, infer.model)
+        if model is None:
+            return
+        ticket = Ticket(infer.id, model.key, infer.payer, infer.deadline, payload, "tensors", link=self)
+        ticket.tensors, ticket.outputs, ticket.as_json = infer.inputs, infer.outputs, infer.as_json
+        ticket.owner, ticket.priority = model.owner, infer.priority
+        self.submit(ticket, model)
+
+    def _command(self, command: Command) -> None:
+        model = self._model_of(command.id, command.version, command.model)
+        if model is not None:
+            self.pool.command(Order(command.id, command.verb, command.deadline, self), model)
+
+    def _model_of(self, id: int, version: str, name: str) -> ModelSpec | None:
+        """The model that is meant; None after having said why there is none."""
+        spec = self._versions.get(version)
+        if spec is None:
+            self.send_frame(encode(Unknown(id)))
+            return None
+        if id in self.tickets:
+            self.cut("an id that is in use")
+            return None
+        if name:
+            model = next((one for one in spec.models if one.name == name), None)
+        else:
+            model = spec.models[0] if len(spec.models) == 1 else None
+        if model is None:
+            has = f"version {spec.key} has {len(spec.models)} models; one that is called by itself has exactly one"
+            self.send_end(id, Refused("unavailable", f"no model {name!r} in {spec.key}" if name else has))
+        return model
 
 
 class ReplicaLink(Link):
@@ -217,9 +269,15 @@ class ReplicaLink(Link):
             self.send_frame(encode(Failure(message.id, "InputError", text)))
             return
         deadline = time.monotonic() + message.timeout_s
-        ticket = Ticket(message.id, model.sha256, self._owner, deadline, payload, "tensors", link=self)
-        ticket.tensors, ticket.outputs = message.inputs, message.outputs
+        ticket = Ticket(message.id, model.key, self._owner, deadline, payload, "tensors", link=self)
+        ticket.tensors = tuple([Written(one.name, one.dtype, one.shape) for one in message.inputs])
+        ticket.outputs = tuple([Wanted(name) for name in message.outputs])
+        ticket.owner = self._owner
         self.submit(ticket, model)
+
+    def send_result(self, ticket: Ticket, outcome: Outcome, payload: bytes | memoryview, duration_s: float) -> None:
+        tensors = tuple([Tensor(one.name, one.dtype, one.shape) for one in outcome.tensors])
+        self.send_frame(encode(Ran(ticket.id, tensors, duration_s)), payload)
 
 
 def _wrong_type(call: Call) -> Failure:

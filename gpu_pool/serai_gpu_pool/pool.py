@@ -1,4 +1,4 @@
-"""The pool: the one owner of what happens on this machine's device.
+"""The pool: the one owner of what happens on this machine's devices.
 
 Everything here runs as plain callbacks on one loop, in the order of arrival; the decisions are the scheduler's. Events
 that arrive together are acted on together: a burst of calls becomes one batch.
@@ -8,18 +8,25 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import structlog
 
 from serai.ipc.messages import Admit, ModelSpec
 from serai.ipc.sockets import serve_unix
-from serai_gpu_pool.admission import Admission
 from serai_gpu_pool.arena import Arena
 from serai_gpu_pool.core import Batch, End, LoadFailure, Outcome, Ticket
-from serai_gpu_pool.device.base import Device
+from serai_gpu_pool.device.base import Workers
+from serai_gpu_pool.frameworks.registry import FRAMEWORK_OF
 from serai_gpu_pool.links import GatewayLink, ReplicaLink
 from serai_gpu_pool.metrics import Metrics
-from serai_gpu_pool.scheduler import Scheduler
+from serai_gpu_pool.records_file import RecordsFile
+from serai_gpu_pool.scheduling.commands import Order
+from serai_gpu_pool.scheduling.copies import Residence, WorkerId
+from serai_gpu_pool.scheduling.devices import DeviceSpec
+from serai_gpu_pool.scheduling.scheduler import Scheduler
 from serai_gpu_pool.settings import Settings
+from serai_gpu_pool.version_sockets import VersionSockets
+from serai_gpu_pool.view import snapshot
 
 if TYPE_CHECKING:
     from serai_gpu_pool.links import Link
@@ -28,15 +35,24 @@ log = structlog.get_logger()
 
 
 class Pool:
-    """Owns the scheduler, the device and the connections. Implements `Effects` and `DeviceEvents`."""
+    """Owns the scheduler, the workers and the connections. Implements `Effects` and `WorkerEvents`."""
 
-    def __init__(self, settings: Settings, device: Device, arena: Arena) -> None:
+    def __init__(self, settings: Settings, devices: list[DeviceSpec], workers: Workers, arena: Arena) -> None:
         self.arena = arena
         self._settings = settings
-        self._device = device
-        self._scheduler = Scheduler(settings.cpu_budget_bytes, settings.limits, self)
+        self._workers = workers
+        self._records = RecordsFile(settings.home)
+        self._scheduler = Scheduler(
+            devices,
+            settings.host_bytes,
+            settings.limits,
+            self,
+            settings.policy,
+            framework_of=FRAMEWORK_OF.__getitem__,
+            recall=self._records.recall,
+        )
         self._metrics = Metrics(self._scheduler)
-        self._admission = Admission(settings.run / "models", self._replica_link)
+        self._sockets = VersionSockets(settings.run / "models", self._replica_link)
         self._loop = asyncio.get_running_loop()
         self._server: asyncio.AbstractServer | None = None
         self._admissions: asyncio.Queue[tuple[Admit | str, GatewayLink | None]] = asyncio.Queue()
@@ -49,17 +65,20 @@ class Pool:
     async def serve(self) -> None:
         """Open the socket, run until drained, then close everything."""
         self._settings.run.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._device.start(self)
+        self._workers.begin(self)
+        self._scheduler.start()
         self._server = await serve_unix(self._settings.run / "pool.sock", self._gateway_link)
         admitting = self._loop.create_task(self._admit_in_order())
-        log.info("pool listens", action="listen", budget_bytes=self._settings.cpu_budget_bytes)
+        budgets = {one.id: one.ledger.budget for one in self._scheduler.devices.values()}
+        log.info("pool listens", action="listen", budgets=budgets, host_bytes=self._settings.host_bytes)
         try:
             await self.drained.wait()
         finally:
             admitting.cancel()
             self._server.close()
-            self._admission.close()
-            await self._device.stop()
+            self._sockets.close()
+            await self._workers.stop()
+            self._records.save(self._scheduler.models.values())
             for link in list(self.links):
                 link.close()
 
@@ -73,9 +92,15 @@ class Pool:
         self._scheduler.on_cancel(ticket)
         self._advance_soon()
 
+    def command(self, order: Order, model: ModelSpec) -> None:
+        self._scheduler.on_order(order, model, time.monotonic())
+        self._advance_soon()
+
     def stats(self) -> bytes:
-        self._metrics.worker_bytes = getattr(self._device, "worker_bytes", 0)
         return self._metrics.text()
+
+    def inspect(self) -> bytes:
+        return msgspec.json.encode(snapshot(self._scheduler, self._workers, time.monotonic()))
 
     def admit(self, request: Admit, link: GatewayLink) -> None:
         self._admissions.put_nowait((request, link))
@@ -94,56 +119,79 @@ class Pool:
         self._scheduler.counts.protocol_errors += 1
         log.warning("connection cut", action="protocol_error", why=why)
 
-    # ── DeviceEvents ─────────────────────────────────────────────────────────────────────────────────────────
+    # ── WorkerEvents ─────────────────────────────────────────────────────────────────────────────────────────
 
-    def on_worker_ready(self) -> None:
-        self._scheduler.on_worker_ready(time.monotonic())
+    def on_worker_ready(self, id: WorkerId, base_bytes: int, process_bytes: int) -> None:
+        self._scheduler.on_worker_ready(id, base_bytes, process_bytes, time.monotonic())
         self._advance_soon()
 
-    def on_start_failed(self, reason: str) -> None:
-        self._scheduler.on_start_failed(reason)
-
-    def on_loaded(self, model: str, resident_bytes: int, load_s: float) -> None:
-        log.info("model loaded", action="loaded", model=model[:12], bytes=resident_bytes, seconds=round(load_s, 4))
-        self._scheduler.on_loaded(model, resident_bytes, load_s, time.monotonic())
+    def on_start_failed(self, id: WorkerId, reason: str) -> None:
+        log.error("worker not started", action="start_failed", worker=str(id), why=reason)
+        self._scheduler.on_start_failed(id, reason, time.monotonic())
         self._advance_soon()
 
-    def on_load_failed(self, model: str, failure: LoadFailure) -> None:
-        log.warning("model not loaded", action="load_failed", model=model[:12], kind=failure.kind, why=failure.message)
-        self._scheduler.on_load_failed(model, failure, time.monotonic())
+    def on_loaded(self, id: WorkerId, key: str, residence: Residence, load_s: float) -> None:
+        self._scheduler.on_loaded(id, key, residence, load_s, time.monotonic())
         self._advance_soon()
 
-    def on_dropped(self, model: str) -> None:
-        self._scheduler.on_dropped(model, time.monotonic())
+    def on_load_failed(self, id: WorkerId, key: str, failure: LoadFailure) -> None:
+        log.warning("model not loaded", action="load_failed", model=key[-64:], kind=failure.kind, why=failure.message)
+        self._scheduler.on_load_failed(id, key, failure, time.monotonic())
+        self._advance_soon()
+
+    def on_improved(self, id: WorkerId, key: str, residence: Residence | None) -> None:
+        self._scheduler.on_improved(id, key, residence, time.monotonic())
+        self._advance_soon()
+
+    def on_left(self, id: WorkerId, key: str, kept_bytes: int, process_bytes: int) -> None:
+        self._scheduler.on_left(id, key, kept_bytes, process_bytes, time.monotonic())
         self._advance_soon()
 
     def on_batch_done(
-        self, batch_id: int, results: list[tuple[Outcome, bytes | memoryview]], duration_s: float
+        self,
+        id: WorkerId,
+        batch_id: int,
+        results: list[tuple[Outcome, bytes | memoryview]],
+        duration_s: float,
+        peak_bytes: int,
     ) -> None:
-        self._scheduler.on_batch_done(batch_id, results, duration_s, time.monotonic())
+        self._scheduler.on_batch_done(id, batch_id, results, duration_s, peak_bytes, time.monotonic())
         self._advance_soon()
 
-    def on_worker_lost(self, reason: str) -> None:
-        self._scheduler.on_worker_lost(reason, time.monotonic())
+    def on_worker_lost(self, id: WorkerId, reason: str) -> None:
+        self._scheduler.on_worker_lost(id, reason, time.monotonic())
         self._advance_soon()
 
     # ── Effects ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def load(self, model: ModelSpec) -> None:
-        self._device.load(model)
+    def start_worker(self, worker: WorkerId) -> None:
+        self._workers.start_worker(worker)
 
-    def drop(self, model: str) -> None:
-        self._device.drop(model)
+    def kill_worker(self, worker: WorkerId, reason: str) -> None:
+        self._workers.kill_worker(worker, reason)
+
+    def load(self, worker: WorkerId, model: ModelSpec) -> None:
+        log.info("model is loaded", action="load", model=model.key[-64:], name=model.name, worker=str(worker))
+        self._workers.load(worker, model)
+
+    def page_in(self, worker: WorkerId, key: str) -> None:
+        self._workers.page_in(worker, key)
+
+    def page_out(self, worker: WorkerId, key: str) -> None:
+        self._workers.page_out(worker, key)
+
+    def close(self, worker: WorkerId, key: str) -> None:
+        self._workers.close(worker, key)
+
+    def improve(self, worker: WorkerId, key: str) -> None:
+        self._workers.improve(worker, key)
 
     def run(self, batch: Batch) -> None:
         observe, now = self._metrics.queue_wait.observe, batch.started_at
         for ticket in batch.tickets:
             observe(now - ticket.enqueued_at)
         self._metrics.batch_size.observe(len(batch.tickets))
-        self._device.run(batch)
-
-    def kill_worker(self, reason: str) -> None:
-        self._device.kill(reason)
+        self._workers.run(batch)
 
     def finish(self, ticket: Ticket, outcome: Outcome, payload: bytes | memoryview, duration_s: float) -> None:
         ticket.link.finish(ticket, outcome, payload, duration_s)
@@ -161,15 +209,17 @@ class Pool:
 
     def _advance(self) -> None:
         self._advancing = False
-        self._scheduler.advance(time.monotonic())
-        self._set_timer()
+        now = time.monotonic()
+        for order, end in self._scheduler.advance(now):
+            order.link.settled(order.id, end)
+        self._set_timer(now)
         if self._scheduler.draining and not self._scheduler.num_live:
-            self._scheduler.residency.ledger.check_integrity()
+            self._scheduler.check_integrity()
             self.drained.set()
 
-    def _set_timer(self) -> None:
+    def _set_timer(self, now: float) -> None:
         """Wake up when the scheduler has to, not before. A timer that is early enough already is left alone."""
-        due = self._scheduler.next_wakeup()
+        due = self._scheduler.next_wakeup(now)
         if due is None:
             return
         if self._timer is not None:
@@ -177,7 +227,7 @@ class Pool:
                 return
             self._timer.cancel()
         self._timer_due = due
-        self._timer = self._loop.call_later(max(0.0, due - time.monotonic()), self._on_timer)
+        self._timer = self._loop.call_later(max(0.0, due - now), self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
@@ -191,10 +241,10 @@ class Pool:
         while True:
             request, link = await self._admissions.get()
             if isinstance(request, Admit):
-                directory = await self._admission.admit(request)
+                directory = await self._sockets.admit(request)
                 if link is not None:
                     link.admitted(request.version, directory)
-            elif self._admission.withdraw(request):
+            elif self._sockets.withdraw(request):
                 for other in list(self.links):
                     if isinstance(other, ReplicaLink) and other.version == request:
                         other.close()

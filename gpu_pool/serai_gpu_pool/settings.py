@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from serai_gpu_pool.batching import BatchLimits
+from serai_gpu_pool.eviction import DEFAULT_POLICY, POLICIES
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40, "K": 2**10, "M": 2**20, "G": 2**30}
@@ -31,6 +31,21 @@ def default_cpu_budget() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
 
 
+def default_host_budget() -> int:
+    """Another quarter: weights that left a device. On the CPU they are pages of files, which the kernel may take."""
+    return default_cpu_budget()
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    #: From here on, stacking a small model saves next to nothing more (measured flat from 32 to 128).
+    max_items: int = 64
+    #: Input of one batch: it has to fit into a frame to the worker, and its arrays into memory beside the weights.
+    max_bytes: int = 64 * 1024 * 1024
+    #: No other model should wait longer than this for one batch, where it can be avoided.
+    max_seconds: float = 0.025
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What the scheduler decides by. Times in seconds."""
@@ -43,8 +58,22 @@ class Limits:
     run_timeout_s: float = 30.0
     #: The same for a load: reading 1 GiB from a slow disk takes ten seconds.
     load_timeout_s: float = 60.0
-    #: Batches given to a device: one that runs, and one that is there when it ends.
-    depth: int = 2
+    #: A batch or load that takes so much longer than it should, and longer than this, does not hold up others any more.
+    late_factor: float = 8.0
+    late_s: float = 0.25
+    #: The next batch is sent to a worker while the last one still runs: this long before it is thought to end, so that
+    #: the device does not idle for a round trip and who comes meanwhile is not behind two of them.
+    lead_s: float = 0.002
+    #: Batches after which a model counts as hot, and is opened again in the form that runs fastest.
+    improve_after: int = 4
+    #: Seconds of work that wait for a model before another device gets a copy of it.
+    replicate_s: float = 0.25
+    #: A worker of one owner that has done nothing for so long is ended: a bare runtime takes hundreds of megabytes.
+    worker_idle_s: float = 60.0
+    #: Workers of single owners on one device.
+    max_owner_workers: int = 16
+    #: Where a new copy goes when several devices have room: "best_fit" keeps large gaps, "spread" evens out.
+    placement: str = "spread"
     #: How long a model that waits for room lets others be served before their queues stop protecting them.
     patience_s: float = 0.1
     #: A model stays at least this many times its own load time, so that a device does not only load.
@@ -59,6 +88,14 @@ class Limits:
 class Settings:
     home: Path
     cpu_budget_bytes: int
+    #: For evicted weights.
+    host_bytes: int = field(default_factory=default_host_budget)
+    #: Who is evicted: see eviction.py.
+    policy: str = DEFAULT_POLICY
+    #: Which devices are used: "auto" (every GPU that is found, and the CPU), "cpu", or such as "cuda:0,cuda:1,cpu".
+    devices: str = "auto"
+    #: "auto" runs workers in a box where bubblewrap works, "bubblewrap" insists on it, "none" does without.
+    sandbox: str = "auto"
     #: Threads that one run uses.
     threads: int = field(default_factory=lambda: os.cpu_count() or 1)
     #: Shared memory for large inputs that wait or run. Only what was used once takes real memory.
@@ -68,6 +105,10 @@ class Settings:
     def __post_init__(self) -> None:
         if self.cpu_budget_bytes < _MIN_BUDGET_BYTES:
             raise SettingError(f"--cpu-budget {self.cpu_budget_bytes} is too small; at least {_MIN_BUDGET_BYTES} bytes")
+        if self.policy not in POLICIES:
+            raise SettingError(f"--policy {self.policy} is not one of {', '.join(POLICIES)}")
+        if self.limits.placement not in ("best_fit", "spread"):
+            raise SettingError(f"--placement {self.limits.placement} is not best_fit or spread")
         if not 1 <= self.threads <= 1024:
             raise SettingError(f"--threads {self.threads} is not between 1 and 1024")
 

@@ -50,6 +50,7 @@ class ModelStats(msgspec.Struct, frozen=True):
     compute_s: float
     batches: tuple[BatchView, ...]
     last_used_s_ago: float | None  # None: never
+    hits: int = 0  # calls that found the model in memory
 
 
 class ModelView(msgspec.Struct, frozen=True):

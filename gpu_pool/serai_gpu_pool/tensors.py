@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from serai.ipc.messages import Tensor
+from serai.ipc.messages import Wanted, Written
 
 Array = NDArray[Any]
 
@@ -134,40 +134,65 @@ def from_binary(body: bytes | memoryview, signature: Signature) -> Arguments:
 
 
 def from_tensors(
-    body: memoryview, tensors: tuple[Tensor, ...], outputs: tuple[str, ...], signature: Signature
+    body: memoryview, tensors: tuple[Written, ...], outputs: tuple[str, ...], signature: Signature
 ) -> Arguments:
-    """Named tensors whose bytes follow each other; the only input may go unnamed. Nothing about them is believed.
+    """Named tensors whose bytes follow each other, each raw or as a JSON array; the only input may go unnamed.
 
-    Raises InputError.
+    Nothing about them is believed. Raises InputError.
     """
     if len(tensors) == len(signature.inputs) == 1 and not tensors[0].name:
-        tensors = (Tensor(signature.inputs[0].name, tensors[0].dtype, tensors[0].shape),)
+        only = tensors[0]
+        tensors = (Written(signature.inputs[0].name, only.dtype, only.shape, only.json_bytes),)
     _check_names([tensor.name for tensor in tensors], signature)
     for name in outputs:
         if name not in signature.output_names:
-            raise InputError(f'no output "{name}"; the model has {", ".join(signature.output_names)}')
+            raise InputError(f'no output "{name[:64]}"; the model has {", ".join(signature.output_names)}')
     arrays: dict[str, Array] = {}
     at = 0
     for tensor in tensors:
         slot = signature.by_name[tensor.name]
         if tensor.dtype != slot.dtype:
             raise InputError(f'input "{tensor.name}" is {tensor.dtype[:32]}; {signature.expected}')
-        dtype = np.dtype(slot.dtype)
         if any(dim < 0 for dim in tensor.shape) or len(tensor.shape) > 32:
             raise InputError(f'input "{tensor.name}" has an impossible shape')
         if not slot.fits(tensor.shape):
             raise InputError(f'input "{slot.name}" has shape {list(tensor.shape)}; {signature.expected}')
-        num_bytes = math.prod(tensor.shape) * dtype.itemsize
+        num_bytes = tensor.json_bytes
+        if num_bytes < 0:
+            num_bytes = math.prod(tensor.shape) * np.dtype(slot.dtype).itemsize
         if num_bytes > len(body) - at:
             raise InputError(f'input "{tensor.name}" is {num_bytes} bytes by its shape and {len(body) - at} were sent')
-        try:
-            arrays[tensor.name] = _array(body[at : at + num_bytes], dtype).reshape(tensor.shape)
-        except ValueError:  # no elements, and yet dimensions beyond what an array may have
-            raise InputError(f'input "{tensor.name}" has an impossible shape') from None
+        part = body[at : at + num_bytes]
+        arrays[tensor.name] = (
+            _raw(part, tensor, slot) if tensor.json_bytes < 0 else _listed(part, tensor, slot, signature)
+        )
         at += num_bytes
     if at != len(body):
         raise InputError(f"{len(body) - at} bytes are left over after the last input")
     return Arguments(arrays, outputs=outputs)
+
+
+def _raw(part: memoryview, tensor: Written, slot: Slot) -> Array:
+    try:
+        return _array(part, np.dtype(slot.dtype)).reshape(tensor.shape)
+    except ValueError:  # no elements, and yet dimensions beyond what an array may have
+        raise InputError(f'input "{tensor.name}" has an impossible shape') from None
+
+
+def _listed(part: memoryview, tensor: Written, slot: Slot, signature: Signature) -> Array:
+    """A JSON array, flat or nested, of as many numbers as the shape says."""
+    try:
+        value = msgspec.json.decode(part)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise InputError(f'the data of input "{tensor.name}" is not JSON: {error}') from None
+    if not isinstance(value, list):
+        raise InputError(f'the data of input "{tensor.name}" is not a list')
+    array = _nested(value, slot, signature)
+    if array.size != math.prod(tensor.shape):
+        raise InputError(
+            f'input "{tensor.name}" holds {array.size} numbers; its shape {list(tensor.shape)} says another'
+        )
+    return array.reshape(tensor.shape)
 
 
 def to_json(outputs: dict[str, Array], squeezed: bool) -> bytes:
@@ -183,13 +208,48 @@ def to_json(outputs: dict[str, Array], squeezed: bool) -> bytes:
     return msgspec.json.encode(lists if len(lists) > 1 else next(iter(lists.values())))
 
 
-def to_bytes(outputs: dict[str, Array]) -> tuple[tuple[Tensor, ...], bytes]:
-    """Raw little-endian bytes, one output after the other, and what they are. Raises OutputTooLarge."""
+def to_bytes(outputs: dict[str, Array]) -> bytes:
+    """Raw little-endian bytes, one output after the other. Raises OutputTooLarge."""
+    _check_size(outputs)
+    return b"".join([array.tobytes() for array in outputs.values()])
+
+
+def to_tensors(
+    outputs: dict[str, Array], wanted: tuple[Wanted, ...] = (), as_json: bool = False
+) -> tuple[tuple[Written, ...], bytes]:
+    """One output after the other, raw or as flat JSON arrays, and what they are.
+
+    Args:
+        wanted: how each output is to be written; those that are not named as `as_json` says.
+
+    Raises OutputError, OutputTooLarge.
+    """
+    _check_size(outputs)
+    in_json = {one.name: one.as_json for one in wanted}
+    written: list[Written] = []
+    parts: list[bytes] = []
+    for name, array in outputs.items():
+        is_json = in_json.get(name, as_json)
+        part = _flat_json(name, array) if is_json else array.tobytes()
+        written.append(Written(name, array.dtype.name, array.shape, len(part) if is_json else -1))
+        parts.append(part)
+    return tuple(written), b"".join(parts)
+
+
+def _check_size(outputs: dict[str, Array]) -> None:
     num_bytes = sum(array.nbytes for array in outputs.values())
     if num_bytes > MAX_OUTPUT_BYTES:
         raise OutputTooLarge(f"the result is {num_bytes} bytes, over the limit of {MAX_OUTPUT_BYTES}")
-    tensors = tuple([Tensor(name, array.dtype.name, array.shape) for name, array in outputs.items()])
-    return tensors, b"".join([array.tobytes() for array in outputs.values()])
+
+
+def _flat_json(name: str, array: Array) -> bytes:
+    if array.size > MAX_JSON_NUMBERS:
+        raise OutputTooLarge(
+            f"the result is more than {MAX_JSON_NUMBERS} numbers, too many for JSON: ask for binary data"
+        )
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise OutputError(f'output "{name}" holds NaN or infinity, which JSON cannot say: ask for binary data')
+    return msgspec.json.encode(array.ravel().tolist())
 
 
 def _array(body: bytes | memoryview, dtype: np.dtype[Any]) -> Array:

@@ -2,6 +2,7 @@
 
 import socket
 import struct
+import threading
 
 from serai.ipc.frames import pack_prefix
 
@@ -20,6 +21,7 @@ class Channel:
         self._max = max_frame_bytes
         self._buffer = bytearray(_BUFFER_BYTES)
         self._start = self._end = 0  # bytes that were read too far
+        self._writing = threading.Lock()
 
     def read(self) -> tuple[bytes, memoryview]:
         """The next header and payload. Raises EOFError when the other end has gone, ValueError for no frame of ours."""
@@ -42,6 +44,11 @@ class Channel:
         for part in parts:
             if len(part):
                 self._sock.sendall(part)
+
+    def write_alone(self, header: bytes) -> None:
+        """A frame without a payload, from any thread."""
+        with self._writing:
+            self.write(header, [])
 
     def _take(self, total: int) -> memoryview:
         """A whole frame: from the buffer, or in memory of its own when it does not fit there."""

@@ -1,5 +1,6 @@
 """The items of one batch, from bytes to bytes: decode each, run them together, encode each answer."""
 
+from serai.ipc.messages import Written
 from serai_gpu_pool.core import Outcome
 from serai_gpu_pool.device.messages import Item
 from serai_gpu_pool.device.stacking import Answer, ModelRunError, Stacker
@@ -13,6 +14,7 @@ from serai_gpu_pool.tensors import (
     from_tensors,
     to_bytes,
     to_json,
+    to_tensors,
 )
 
 #: Results of one batch, together. Far below the frame limit; what goes over it is refused.
@@ -47,18 +49,21 @@ def _decode(item: Item, body: memoryview, model: Stacker) -> Arguments:
         return from_json(body, model.signature)
     if item.form == "binary":
         return from_binary(body, model.signature)
-    return from_tensors(body, item.tensors, item.outputs, model.signature)
+    return from_tensors(body, item.tensors, tuple([one.name for one in item.outputs]), model.signature)
 
 
 def _encode(item: Item, call: Arguments, answer: Answer, room: int) -> tuple[Outcome, bytes]:
     if isinstance(answer, ModelRunError):
         kind = "OutOfMemoryError" if answer.out_of_memory else "AlgorithmError"
         return Outcome(0, kind, str(answer)), b""
+    tensors: tuple[Written, ...] = ()
     try:
         if item.form == "json":
-            tensors, part = (), to_json(answer, call.squeezed)
+            part = to_json(answer, call.squeezed)
+        elif item.form == "binary":
+            part = to_bytes(answer)
         else:
-            tensors, part = to_bytes(answer)
+            tensors, part = to_tensors(answer, item.outputs, item.as_json)
     except OutputTooLarge as error:
         return Outcome(0, "too_large", str(error)), b""
     except OutputError as error:
@@ -67,4 +72,4 @@ def _encode(item: Item, call: Arguments, answer: Answer, room: int) -> tuple[Out
         return Outcome(0, "OutOfMemoryError", "there was not enough memory for the result"), b""
     if len(part) > room:
         return Outcome(0, "too_large", "the results of the calls that ran together were too large"), b""
-    return Outcome(len(part), "ok", "", tensors if item.form == "tensors" else ()), part
+    return Outcome(len(part), "ok", "", tensors), part

@@ -1,17 +1,19 @@
-"""Between the pool's owner and a device's worker, over two socket pairs: one for loads, one for batches.
+"""Between the pool's owner and a device's worker, over socket pairs: one for loads, one for each lane of batches.
 
-Each is a sequence of requests and answers in the same order, so a long run does not hold up a load. Headers are
-msgpack arrays as in `serai.ipc`; payloads follow as raw bytes.
+Requests of one socket are answered in their order, except that loads and improvements go on beside the rest; so a long
+run holds up neither a load nor the other lanes. Headers are msgpack arrays as in `serai.ipc`; payloads follow as raw
+bytes. A third kind of socket carries the descriptor of the file for each Load.
 
-    loads     Load ──▶ Loaded or LoadFailed     Drop ──▶ Dropped     (first of all, unasked: WorkerReady)
-    batches   Run ──▶ Done
+    loads     Load ──▶ Loaded or LoadFailed     PageIn ──▶ the same     Improve ──▶ Improved
+              PageOut, Close ──▶ Left           (first of all, unasked: WorkerReady)
+    lane      Run ──▶ Done
 """
 
 from typing import Literal
 
 import msgspec
 
-from serai.ipc.messages import ModelSpec, Tensor
+from serai.ipc.messages import ModelSpec, Wanted, Written
 from serai_gpu_pool.core import Form, Outcome
 
 #: Longest frame between owner and worker: a whole batch of the largest inputs, which the other end made itself.
@@ -19,19 +21,26 @@ MAX_LINK_BYTES = 1 << 30
 
 
 class WorkerReady(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    base_bytes: int  # resident set before anything is loaded
+    base_bytes: int  # of the device, before anything is loaded
+    process_bytes: int  # of the process, in RAM
     runtime: str  # for the log
 
 
 class Load(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """The file's descriptor comes over the socket for files."""
+
     model: ModelSpec
 
 
 class Loaded(msgspec.Struct, frozen=True, array_like=True, tag=3):
     model: str
-    resident_bytes: int
+    num_bytes: int  # of device memory
+    kept_bytes: int  # of host memory, once it is paged out
+    can_page: bool
+    can_improve: bool
+    peak_bytes: int
     load_s: float
-    worker_bytes: int  # resident set of the whole worker, to hold the ledger against
+    process_bytes: int
 
 
 class LoadFailed(msgspec.Struct, frozen=True, array_like=True, tag=4):
@@ -40,13 +49,36 @@ class LoadFailed(msgspec.Struct, frozen=True, array_like=True, tag=4):
     message: str
 
 
-class Drop(msgspec.Struct, frozen=True, array_like=True, tag=5):
+class PageIn(msgspec.Struct, frozen=True, array_like=True, tag=5):
     model: str
 
 
-class Dropped(msgspec.Struct, frozen=True, array_like=True, tag=6):
+class PageOut(msgspec.Struct, frozen=True, array_like=True, tag=6):
     model: str
-    worker_bytes: int
+
+
+class Close(msgspec.Struct, frozen=True, array_like=True, tag=7):
+    model: str
+
+
+class Left(msgspec.Struct, frozen=True, array_like=True, tag=8):
+    model: str
+    kept_bytes: int
+    process_bytes: int
+
+
+class Improve(msgspec.Struct, frozen=True, array_like=True, tag=9):
+    model: str
+
+
+class Improved(msgspec.Struct, frozen=True, array_like=True, tag=10):
+    """num_bytes 0: there is no faster form."""
+
+    model: str
+    num_bytes: int
+    kept_bytes: int
+    can_page: bool
+    process_bytes: int
 
 
 class Item(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -55,26 +87,29 @@ class Item(msgspec.Struct, frozen=True, array_like=True, gc=False):
     num_bytes: int
     form: Form
     offset: int = -1
-    tensors: tuple[Tensor, ...] = ()
-    outputs: tuple[str, ...] = ()
+    tensors: tuple[Written, ...] = ()
+    outputs: tuple[Wanted, ...] = ()
+    as_json: bool = False
 
 
-class Run(msgspec.Struct, frozen=True, array_like=True, tag=7):
+class Run(msgspec.Struct, frozen=True, array_like=True, tag=11):
     batch: int
     model: str
     items: list[Item]
+    wants_measure: bool = False
 
 
-class Done(msgspec.Struct, frozen=True, array_like=True, tag=8):
+class Done(msgspec.Struct, frozen=True, array_like=True, tag=12):
     """Payload: the results' bytes, in the order of the items."""
 
     batch: int
     outcomes: list[Outcome]
     duration_s: float
+    peak_bytes: int = 0  # beside the weights, when it was asked for
 
 
-Request = Load | Drop | Run
-Answer = WorkerReady | Loaded | LoadFailed | Dropped | Done
+Request = Load | PageIn | PageOut | Close | Improve | Run
+Answer = WorkerReady | Loaded | LoadFailed | Left | Improved | Done
 
 encode = msgspec.msgpack.Encoder().encode
 decode_request = msgspec.msgpack.Decoder(Request).decode

@@ -19,11 +19,15 @@ def die_with(parent_pid: int) -> None:
 
 
 def limit_memory(more_bytes: int) -> None:
-    """No more than this beyond what the process has now: a greedy model gets an error, not the machine's memory."""
+    """No more than this beyond what the process has now: a greedy model gets an error, not the machine's memory.
+
+    Only the soft limit: it is set anew after each load, because mapped weights count as data although they are pages
+    of a file.
+    """
     soft = _data_bytes() + more_bytes
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if hard == resource.RLIM_INFINITY or soft < hard:
-        resource.setrlimit(resource.RLIMIT_DATA, (soft, soft))
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
@@ -37,6 +41,23 @@ def resident_bytes() -> int:
     with open("/proc/self/statm", "rb") as file:
         fields = file.read().split()
     return (int(fields[1]) - int(fields[2])) * _PAGE_BYTES
+
+
+def reset_peak() -> None:
+    """Forget the most memory that this process ever had; see `peak_growth`."""
+    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "wb") as file:
+        file.write(b"5")
+
+
+def peak_growth() -> int:
+    """By how much the most that this process had since `reset_peak` is above what it has now, in bytes.
+
+    What was there before the run and is there after it is not counted twice; at least a page, since 0 means not known.
+    """
+    with open("/proc/self/status", "rb") as file:
+        fields = dict(line.split(b":", 1) for line in file if line.startswith((b"VmHWM:", b"VmRSS:")))
+    peak, now = (int(fields[name].split()[0]) * 1024 for name in (b"VmHWM", b"VmRSS"))
+    return max(peak - now, _PAGE_BYTES)
 
 
 def return_free_memory() -> None:

@@ -38,6 +38,12 @@ class Stacker:
         self._run = run
         self._may_stack: bool | None = None if signature.has_free_rows else False  # None: not asked yet
 
+    def over(self, signature: Signature, run: RunModel) -> "Stacker":
+        """The same for another form of the same model: what was learned about its rows holds."""
+        other = Stacker(signature, run)
+        other._may_stack = self._may_stack
+        return other
+
     def run(self, calls: list[Arguments]) -> list[Answer]:
         """One answer a call, in their order."""
         if len(calls) == 1 or self._may_stack is False:

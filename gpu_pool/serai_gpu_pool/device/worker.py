@@ -1,85 +1,149 @@
-"""The worker of the CPU device: loads ONNX models and runs batches of them. A process of its own; may crash.
+"""A worker: loads models of one framework on one device and runs batches of them. A process of its own; may crash.
 
-    python -m serai_gpu_pool.device.worker LOADS_FD BATCHES_FD ARENA_FD PARENT_PID THREADS MEMORY_BYTES
+    python -m serai_gpu_pool.device.worker PARENT_PID FRAMEWORK DEVICE THREADS MEMORY_BYTES ARENA_BYTES FD…
+    (descriptors: shared inputs, files, loads, then one for each lane)
 
-Two threads: one loads and drops, the main one runs batches. Each reads requests from its own socket and answers
-them in order; ONNX Runtime lets go of the interpreter while it works. It holds no secret and writes no file.
+One thread reads requests for loads and starts another for each that takes long; each lane has one that runs batches.
+Frameworks let go of the interpreter while they work. It holds no secret and writes no file of ours.
 """
 
+import contextlib
 import gc
 import os
 import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 from serai_gpu_pool.arena import ReadOnlyArena
-from serai_gpu_pool.core import LoadFailure
 from serai_gpu_pool.device import messages, process_control
 from serai_gpu_pool.device.channel import Channel
+from serai_gpu_pool.device.held import HeldModels
 from serai_gpu_pool.device.items import run_items
-from serai_gpu_pool.device.messages import Done, Drop, Dropped, Item, Load, Loaded, LoadFailed, Run, WorkerReady
-from serai_gpu_pool.device.stacking import Stacker
+from serai_gpu_pool.device.messages import (
+    Close,
+    Done,
+    Improve,
+    Improved,
+    Item,
+    Left,
+    Load,
+    Loaded,
+    LoadFailed,
+    PageIn,
+    PageOut,
+    Request,
+    Run,
+    WorkerReady,
+)
+from serai_gpu_pool.frameworks import registry
+from serai_gpu_pool.frameworks.base import Framework, LoadError, Source
 
 
 class Worker:
-    def __init__(self, threads: int, arena: ReadOnlyArena) -> None:
-        self._threads = threads
+    def __init__(self, framework: Framework, memory_bytes: int, arena: ReadOnlyArena, files: socket.socket) -> None:
+        self._framework = framework
+        self._memory_bytes = memory_bytes
         self._arena = arena
-        self._models: dict[str, Stacker] = {}  # one thread writes, the other reads what the owner says is there
-        self._checked: set[str] = set()
+        self._files = files
+        self._models = HeldModels()
 
     # ── loads ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def serve_loads(self, channel: Channel, runtime: str) -> None:
-        channel.write(messages.encode(WorkerReady(process_control.resident_bytes(), runtime)), [])
+    def serve_loads(self, channel: Channel, base_bytes: int) -> None:
+        self._answer = channel.write_alone
+        self._answer(
+            messages.encode(WorkerReady(base_bytes, process_control.resident_bytes(), self._framework.runtime))
+        )
         while True:
             header, _ = channel.read()
             request = messages.decode_request(header)
             if isinstance(request, Load):
-                answer = self._load(request)
-            elif isinstance(request, Drop):
-                answer = self._drop(request)
+                descriptor = self._receive_file()
+                self._beside(lambda request=request, descriptor=descriptor: self._load(request, descriptor))
+            elif isinstance(request, Improve):
+                self._beside(lambda request=request: self._improve(request))
             else:
-                raise ValueError("a batch came where loads are asked for")
-            channel.write(messages.encode(answer), [])
+                self._answer(messages.encode(self._quick(request)))
 
-    def _load(self, request: Load) -> Loaded | LoadFailed:
-        from serai_gpu_pool.device import onnx_cpu
+    def _receive_file(self) -> int:
+        _, descriptors, _, _ = socket.recv_fds(self._files, 1, 1)
+        if not descriptors:
+            raise EOFError("the pool has gone")
+        return descriptors[0]
 
+    def _beside(self, work: Callable[[], Loaded | LoadFailed | Improved]) -> None:
+        threading.Thread(target=lambda: self._answer(messages.encode(work())), daemon=True).start()
+
+    def _load(self, request: Load, descriptor: int) -> Loaded | LoadFailed:
         spec = request.model
-        before, began = process_control.resident_bytes(), time.perf_counter()
-        if spec.format != "onnx":
-            failure = LoadFailure("broken", f'model "{spec.name}" is of format {spec.format}; this device runs onnx')
-            return LoadFailed(spec.sha256, failure.kind, failure.message)
+        began = time.perf_counter()
+        source = Source(f"/proc/self/fd/{descriptor}", spec.prepared)
         try:
-            self._models[spec.sha256] = onnx_cpu.load(spec, self._threads, self._checked)
-        except onnx_cpu.LoadError as error:
+            model = self._framework.open(spec, source)
+        except LoadError as error:
             process_control.return_free_memory()
-            return LoadFailed(spec.sha256, error.failure.kind, error.failure.message)
+            return LoadFailed(spec.key, error.failure.kind, error.failure.message)
+        finally:
+            os.close(descriptor)
         load_s = time.perf_counter() - began
-        process_control.return_free_memory()
-        after = process_control.resident_bytes()
-        return Loaded(spec.sha256, _plausible(after - before, spec.num_bytes), load_s, after)
+        held = self._models.put(spec, source, model)
+        self._tidy()
+        return held.loaded(load_s, process_control.resident_bytes())
 
-    def _drop(self, request: Drop) -> Dropped:
-        self._models.pop(request.model, None)
+    def _improve(self, request: Improve) -> Improved:
+        held = self._models.get(request.model)
+        try:
+            better = self._framework.improve(held.model, held.spec, held.source)
+        except LoadError:
+            better = None  # the form that it has is good enough
+        if better is None:
+            return Improved(request.model, 0, 0, False, process_control.resident_bytes())
+        held.replace(better)
+        self._tidy()
+        return held.improved(process_control.resident_bytes())
+
+    def _quick(self, request: Request) -> Loaded | LoadFailed | Left:
+        if isinstance(request, PageIn):
+            held = self._models.get(request.model)
+            began = time.perf_counter()
+            try:
+                held.model.page_in()
+            except LoadError as error:
+                self._models.drop(request.model)
+                return LoadFailed(request.model, error.failure.kind, error.failure.message)
+            return held.loaded(time.perf_counter() - began, process_control.resident_bytes())
+        if isinstance(request, PageOut):
+            model = self._models.get(request.model).model
+            model.page_out()
+            return Left(request.model, model.kept_bytes(), process_control.resident_bytes())
+        if isinstance(request, Close):
+            self._models.drop(request.model)
+            self._tidy()
+            return Left(request.model, 0, process_control.resident_bytes())
+        raise ValueError("a batch came where loads are asked for")
+
+    def _tidy(self) -> None:
         process_control.return_free_memory()
-        return Dropped(request.model, process_control.resident_bytes())
+        process_control.limit_memory(self._memory_bytes)
 
     # ── batches ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def serve_batches(self, channel: Channel) -> None:
+    def serve_lane(self, channel: Channel) -> None:
         while True:
             header, payload = channel.read()
             request = messages.decode_request(header)
             if not isinstance(request, Run):
                 raise ValueError("something else came where batches are run")
-            began = time.perf_counter()
-            bodies = self._bodies(request.items, payload)
-            outcomes, parts = run_items(self._models[request.model], request.items, bodies)
-            duration_s = time.perf_counter() - began
-            channel.write(messages.encode(Done(request.batch, outcomes, duration_s)), parts)
+            with self._models.in_use(request.model) as stacker:
+                if request.wants_measure:
+                    process_control.reset_peak()
+                began = time.perf_counter()
+                outcomes, parts = run_items(stacker, request.items, self._bodies(request.items, payload))
+                duration_s = time.perf_counter() - began
+                peak_bytes = process_control.peak_growth() if request.wants_measure else 0
+            channel.write(messages.encode(Done(request.batch, outcomes, duration_s, peak_bytes)), parts)
 
     def _bodies(self, items: list[Item], payload: memoryview) -> list[memoryview]:
         """Where the input of each item lies: in shared memory, or one after the other in the frame."""
@@ -94,15 +158,10 @@ class Worker:
         return bodies
 
 
-def _plausible(measured_bytes: int, file_bytes: int) -> int:
-    """What a load added to the process, held between bounds: other models run meanwhile and blur it."""
-    return max(file_bytes, min(measured_bytes, 4 * file_bytes + (64 << 20)))
-
-
-def _quietly(serve, *args) -> None:
+def _quietly(serve: Callable[..., None], *arguments: object) -> None:
     """Serve until the pool has gone; then there is nothing left to clean up or to wait for."""
     try:
-        serve(*args)
+        serve(*arguments)
     except (EOFError, ConnectionError):
         os._exit(0)
     except BaseException as error:
@@ -111,18 +170,27 @@ def _quietly(serve, *args) -> None:
 
 
 def main() -> None:
-    loads_fd, batches_fd, arena_fd, parent_pid, threads, memory_bytes = map(int, sys.argv[1:])
-    process_control.die_with(parent_pid)
-    loads = Channel(socket.socket(fileno=loads_fd), messages.MAX_LINK_BYTES)
-    batches = Channel(socket.socket(fileno=batches_fd), messages.MAX_LINK_BYTES)
-    from serai_gpu_pool.device import onnx_cpu  # slow, and only needed in here
-
-    process_control.limit_memory(memory_bytes)
+    parent_pid, framework_name, device, threads, memory_bytes, arena_bytes, *descriptors = sys.argv[1:]
+    process_control.die_with(int(parent_pid))
+    inputs_fd, files_fd, loads_fd, *lane_fds = map(int, descriptors)
+    loads, *lanes = (Channel(socket.socket(fileno=fd), messages.MAX_LINK_BYTES) for fd in (loads_fd, *lane_fds))
+    framework = registry.make(framework_name, device, int(threads), int(arena_bytes))  # pyright: ignore[reportArgumentType]
+    process_control.limit_memory(int(memory_bytes))
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
-    worker = Worker(threads, ReadOnlyArena(arena_fd))
-    threading.Thread(target=_quietly, args=(worker.serve_loads, loads, onnx_cpu.RUNTIME), daemon=True).start()
-    _quietly(worker.serve_batches, batches)
+    worker = Worker(framework, int(memory_bytes), ReadOnlyArena(inputs_fd), socket.socket(fileno=files_fd))
+    base_bytes = process_control.resident_bytes() if device == "cpu" else _device_bytes(framework)
+    for lane in lanes[1:]:
+        threading.Thread(target=_quietly, args=(worker.serve_lane, lane), daemon=True).start()
+    threading.Thread(target=_quietly, args=(worker.serve_loads, loads, base_bytes), daemon=True).start()
+    _quietly(worker.serve_lane, lanes[0])
+
+
+def _device_bytes(framework: Framework) -> int:
+    """What the runtime takes of a GPU before a model is there, where it can tell."""
+    with contextlib.suppress(AttributeError):
+        return framework.device_bytes()  # pyright: ignore[reportAttributeAccessIssue]
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
 """What a call that is not run is told. Pure; every text says which limit it was and what helps."""
 
 from serai_gpu_pool.core import Broken, LoadFailure, Refused, Verdict
-from serai_gpu_pool.model import Model
+from serai_gpu_pool.scheduling.model import Model
+from serai_gpu_pool.scheduling.strikes import MAX_STRIKES, WINDOW_S
 from serai_gpu_pool.settings import Limits
-from serai_gpu_pool.strikes import MAX_STRIKES, WINDOW_S
 
 DRAINING = Refused("draining", "the pool is stopping", retriable=True)
 EXPIRED_ON_ARRIVAL = Refused("deadline", "the deadline had passed when the call arrived")
 EXPIRED = Refused("deadline", "the deadline passed before the model answered")
+HOPELESS = Refused("deadline", "the model cannot answer before the deadline any more: too much was ahead of this call")
 
 
 def too_large(model: Model, budget: int) -> Refused:
@@ -18,12 +19,27 @@ def too_large(model: Model, budget: int) -> Refused:
     )
 
 
-def queue_full(model: Model) -> Refused:
-    return _busy(f"{len(model.queue)} calls already wait for this model", model.wait_estimate_s())
+def too_large_to_run(model: Model, activation_bytes: int, budget: int) -> Refused:
+    return Refused(
+        "too_large",
+        f"one run of the model needs {activation_bytes} bytes beside its {model.least_bytes}, and the whole budget is "
+        f"{budget}: start the pool with a larger --cpu-budget, or send smaller inputs",
+    )
 
 
-def input_full(model: Model, queued_bytes: int, limit: int) -> Refused:
-    return _busy(f"{queued_bytes} bytes of input already wait, of at most {limit}", model.wait_estimate_s())
+def no_framework(model: Model) -> Refused:
+    return Refused(
+        "unavailable",
+        f"no device here runs {model.spec.format} models: {model.framework} is not installed on this machine",
+    )
+
+
+def queue_full(model: Model, wait_s: float) -> Refused:
+    return _busy(f"{len(model.queue)} calls already wait for this model", wait_s)
+
+
+def input_full(queued_bytes: int, limit: int, wait_s: float) -> Refused:
+    return _busy(f"{queued_bytes} bytes of input already wait, of at most {limit}", wait_s)
 
 
 def too_late(wait_s: float) -> Refused:

@@ -22,7 +22,7 @@ log = structlog.get_logger()
 _NAME_LENGTH = 16
 
 
-class Admission:
+class VersionSockets:
     def __init__(self, folder: Path, make_link: Callable[[Admit], Any]) -> None:
         self._folder = folder
         self._make_link = make_link

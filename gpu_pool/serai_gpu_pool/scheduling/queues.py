@@ -1,11 +1,15 @@
 """The queue of one model: bounded, and fair between those who pay. Pure.
 
-Payers take turns, one ticket each; the tickets of one payer leave in the order in which they came.
+Payers take turns, one ticket each. The tickets of one payer leave by their priority, then in the order in which they came.
 """
 
 from collections import deque
 
 from serai_gpu_pool.core import Ticket
+from serai_gpu_pool.scheduling.turns import Turns
+
+#: Where a ticket stands: the clock of its payer, its priority, since when it waits. Smaller goes first.
+Rank = tuple[float, int, float]
 
 
 class FairQueue:
@@ -29,7 +33,13 @@ class FairQueue:
         waiting = self._payers.get(ticket.payer)
         if waiting is None:
             waiting = self._payers[ticket.payer] = deque()
-        waiting.append(ticket)
+        at = len(waiting)
+        while at and waiting[at - 1].priority > ticket.priority:
+            at -= 1
+        if at == len(waiting):
+            waiting.append(ticket)
+        else:
+            waiting.insert(at, ticket)
         self._count(ticket, 1)
 
     def push_back(self, tickets: list[Ticket]) -> None:
@@ -42,8 +52,19 @@ class FairQueue:
             waiting.extend(self._payers.pop(payer, ()))
         self._payers = {**returned, **self._payers}
 
-    def take(self, max_tickets: int, max_bytes: int) -> list[Ticket]:
-        """The next tickets by turns: at least one if there is any, then while they fit both limits."""
+    def rank(self, turns: Turns) -> Rank:
+        """Of the ticket here that is to go first; there must be one."""
+        return min(
+            (turns.clock(payer), waiting[0].priority, waiting[0].enqueued_at) for payer, waiting in self._payers.items()
+        )
+
+    def take(self, max_tickets: int, max_bytes: int, turns: Turns | None = None) -> list[Ticket]:
+        """The next tickets by turns: at least one if there is any, then while they fit both limits.
+
+        A ticket that has to run alone is taken alone.
+        """
+        if turns is not None and len(self._payers) > 1:
+            self._payers = dict(sorted(self._payers.items(), key=lambda one: turns.clock(one[0])))
         taken: list[Ticket] = []
         num_bytes = 0
         while self._length and len(taken) < max_tickets:
@@ -51,7 +72,7 @@ class FairQueue:
             waiting = self._payers[payer]
             ticket = waiting[0]
             num_bytes += len(ticket.payload)
-            if taken and num_bytes > max_bytes:
+            if taken and (num_bytes > max_bytes or ticket.alone):
                 break
             taken.append(waiting.popleft())
             self._count(ticket, -1)
@@ -59,6 +80,8 @@ class FairQueue:
                 del self._payers[payer]
                 if waiting:
                     self._payers[payer] = waiting  # behind the others
+            if ticket.alone:
+                break
         return taken
 
     def remove(self, ticket: Ticket) -> None:
@@ -69,9 +92,15 @@ class FairQueue:
             del self._payers[ticket.payer]
         self._count(ticket, -1)
 
-    def drain(self) -> list[Ticket]:
-        """Everything, in order of turns; the queue is empty afterwards."""
-        return self.take(self._length, 1 << 62)
+    def drain(self, owner: str | None = None) -> list[Ticket]:
+        """All tickets, or those for versions of one owner, in order of turns; they are not here any more."""
+        all_of_them: list[Ticket] = []
+        while self._length:
+            all_of_them += self.take(self._length, 1 << 62)
+        if owner is None:
+            return all_of_them
+        self.push_back([ticket for ticket in all_of_them if ticket.owner != owner])
+        return [ticket for ticket in all_of_them if ticket.owner == owner]
 
     def _count(self, ticket: Ticket, step: int) -> None:
         ticket.queued = step > 0

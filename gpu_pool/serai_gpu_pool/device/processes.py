@@ -1,0 +1,283 @@
+"""Device workers as processes: started in a box, spoken to over socket pairs, killed when they misbehave."""
+
+import asyncio
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from serai.ipc.messages import ModelSpec
+from serai_gpu_pool.arena import Arena, Slab
+from serai_gpu_pool.core import Batch, LoadFailure
+from serai_gpu_pool.device import messages, sandbox
+from serai_gpu_pool.device.base import WorkerEvents
+from serai_gpu_pool.device.messages import Close, Improve, Item, Load, PageIn, PageOut, Run
+from serai_gpu_pool.device.worker_link import WorkerLink, report
+from serai_gpu_pool.scheduling.copies import WorkerId
+from serai_gpu_pool.scheduling.workers import MAX_LANES
+
+log = structlog.get_logger()
+
+#: A worker that has not reported by then is stuck in its start. TensorFlow takes five seconds on a slow machine.
+_START_TIMEOUT_S = 60.0
+#: Memory for running models, beyond the budget for holding them.
+_RUN_BYTES = 1 << 30
+#: A private /tmp, which is memory: SavedModels are unpacked there while they are loaded.
+_TMP_BYTES = 4 << 30
+
+#: For glibc: what is larger goes back to the kernel when it is freed, and the limit does not move. Otherwise the buffers
+#: of one large load stay in the heap of the thread that made it, on nobody's account.
+_ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(4 << 20), "MALLOC_ARENA_MAX": "2"}
+
+
+class WorkerProcesses:
+    """See `Workers` in base.py for what each method promises.
+
+    Args:
+        folder: where a worker without a box gets its empty working folder.
+        prepared: folder of prepared models, which workers for ONNX may read.
+        budget_of: device to bytes, for the limit on a worker's own memory.
+        is_boxed: whether workers run in a box; without one only our own file checks stand between a model and the machine.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        prepared: Path,
+        threads: int,
+        budget_of: Callable[[str], int],
+        arena: Arena,
+        is_boxed: bool,
+    ) -> None:
+        self._folder = folder
+        self._prepared = prepared
+        self._threads = threads
+        self._budget_of = budget_of
+        self._arena = arena
+        self._is_boxed = is_boxed
+        self._events: WorkerEvents | None = None
+        self._processes: dict[WorkerId, _Process] = {}
+
+    def begin(self, events: WorkerEvents) -> None:
+        self._events = events
+
+    # ── what the owner asks for ──────────────────────────────────────────────────────────────────────────────
+
+    def start_worker(self, worker: WorkerId) -> None:
+        assert self._events, "begin comes first"
+        process = self._processes[worker] = _Process(worker, self._events, self._arena.fd)
+        process.task = asyncio.get_running_loop().create_task(self._live(process))
+
+    def kill_worker(self, worker: WorkerId, reason: str) -> None:
+        process = self._processes.get(worker)
+        if process is not None:
+            process.kill(reason)
+
+    def load(self, worker: WorkerId, model: ModelSpec) -> None:
+        process = self._processes[worker]
+        try:
+            descriptor = os.open(model.path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            message = f'model "{model.name}" cannot be read from the file store ({error.strerror}); publish it again'
+            failure = LoadFailure("damaged", message)
+            asyncio.get_running_loop().call_soon(process.load_failed, model.key, failure)
+            return
+        try:
+            process.send_file(descriptor)
+        finally:
+            os.close(descriptor)
+        process.ask(Load(model))
+
+    def page_in(self, worker: WorkerId, key: str) -> None:
+        self._processes[worker].ask(PageIn(key))
+
+    def page_out(self, worker: WorkerId, key: str) -> None:
+        self._processes[worker].ask(PageOut(key))
+
+    def close(self, worker: WorkerId, key: str) -> None:
+        self._processes[worker].ask(Close(key))
+
+    def improve(self, worker: WorkerId, key: str) -> None:
+        self._processes[worker].ask(Improve(key))
+
+    def run(self, batch: Batch) -> None:
+        items: list[Item] = []
+        parts: list[bytes | memoryview] = []
+        for ticket in batch.tickets:
+            payload, offset = ticket.payload, -1
+            if isinstance(payload, Slab):
+                offset = payload.offset
+            else:
+                parts.append(payload)
+            items.append(Item(len(payload), ticket.form, offset, ticket.tensors, ticket.outputs, ticket.as_json))
+        header = messages.encode(Run(batch.id, batch.model, items, batch.wants_measure))
+        self._processes[batch.worker].lanes[batch.lane].send_parts(header, parts)
+
+    def pid(self, worker: WorkerId) -> int | None:
+        process = self._processes.get(worker)
+        return process.pid if process is not None else None
+
+    async def stop(self) -> None:
+        tasks = [process.task for process in self._processes.values() if process.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # ── a worker's life ──────────────────────────────────────────────────────────────────────────────────────
+
+    async def _live(self, process: "_Process") -> None:
+        """From its start to its end, and who is told."""
+        assert self._events
+        try:
+            reason = await process.live(self._command(process.id), self._work_folder(process.id))
+        except OSError as error:
+            reason = f"it could not be started: {error}"
+        if self._processes.get(process.id) is process:
+            del self._processes[process.id]
+        if process.is_ready:
+            self._events.on_worker_lost(process.id, reason)
+        else:
+            self._events.on_start_failed(process.id, reason)
+
+    def _work_folder(self, worker: WorkerId) -> Path:
+        return self._folder / str(worker).replace("/", "-").replace(":", "-")
+
+    def _command(self, worker: WorkerId) -> list[str]:
+        """Without the descriptors."""
+        budget = self._budget_of(worker.device)
+        memory_bytes = budget + max(_RUN_BYTES, budget // 4)
+        parent = sandbox.PARENT_INSIDE if self._is_boxed else os.getpid()
+        words = [sys.executable, "-I", "-m", "serai_gpu_pool.device.worker", str(parent), worker.framework]
+        words += [worker.device, str(self._threads), str(memory_bytes), str(budget)]
+        if not self._is_boxed:
+            return words
+        is_gpu = worker.device != "cpu"
+        read_only = (self._prepared,) if worker.framework == "onnx" else ()
+        return sandbox.enclose(words, read_only=read_only, tmp_bytes=_TMP_BYTES, gpu=is_gpu, variables=_ALLOCATOR)
+
+
+class _Process:
+    """One life of one worker."""
+
+    def __init__(self, id: WorkerId, events: WorkerEvents, arena_fd: int) -> None:
+        self.id = id
+        self.is_ready = False
+        self.lanes: list[WorkerLink] = []
+        self.task: asyncio.Task[None] | None = None
+        self._events = events
+        self._arena_fd = arena_fd
+        self._loads: WorkerLink | None = None
+        self._files: socket.socket | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._kill_reason = ""
+        self._ready = asyncio.Event()
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process and self._process.returncode is None else None
+
+    def ask(self, request: messages.Request) -> None:
+        assert self._loads, "nothing is asked of a worker before on_worker_ready"
+        self._loads.send_frame(messages.encode(request))
+
+    def send_file(self, descriptor: int) -> None:
+        assert self._files, "nothing is asked of a worker before on_worker_ready"
+        try:
+            socket.send_fds(self._files, [b"f"], [descriptor])
+        except OSError as error:
+            self.kill(f"it takes no files: {error}")
+
+    def load_failed(self, key: str, failure: LoadFailure) -> None:
+        self._events.on_load_failed(self.id, key, failure)
+
+    def kill(self, reason: str) -> None:
+        self._kill_reason = self._kill_reason or reason
+        if self.pid is not None and self._process is not None:
+            self._process.kill()
+
+    async def live(self, command: list[str], folder: Path) -> str:
+        """How it ended. Raises OSError when it could not be started."""
+        process = await self._spawn(command, folder)
+        try:
+            try:
+                # Not wait_for: before Python 3.12 it loses a cancellation that comes as the awaited thing ends.
+                async with asyncio.timeout(_START_TIMEOUT_S):
+                    await self._ready_or_ended(process)
+            except TimeoutError:
+                self.kill(f"not ready after {_START_TIMEOUT_S:g} s")
+            code = await process.wait()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            self._close_links()
+        reason = self._kill_reason or (f"signal {-code}" if code < 0 else f"exit code {code}")
+        log.warning("device worker ended", action="worker_lost", worker=str(self.id), pid=process.pid, reason=reason)
+        return reason
+
+    def _close_links(self) -> None:
+        for link in (self._loads, *self.lanes):
+            if link is not None:
+                link.close()
+        if self._files is not None:
+            self._files.close()
+
+    async def _ready_or_ended(self, process: asyncio.subprocess.Process) -> None:
+        ready, ended = asyncio.ensure_future(self._ready.wait()), asyncio.ensure_future(process.wait())
+        try:
+            await asyncio.wait((ready, ended), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ready.cancel()
+            ended.cancel()
+            await asyncio.gather(ready, ended, return_exceptions=True)
+
+    async def _spawn(self, command: list[str], folder: Path) -> asyncio.subprocess.Process:
+        """Start it with an empty working folder, an empty environment and inherited sockets."""
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700, parents=True)
+        pairs = [socket.socketpair() for _ in range(1 + MAX_LANES)]
+        files = socket.socketpair()
+        try:
+            theirs = [self._arena_fd, files[1].fileno(), *(pair[1].fileno() for pair in pairs)]
+            process = self._process = await asyncio.create_subprocess_exec(
+                *(*command, *map(str, theirs)),
+                pass_fds=theirs,
+                stdin=asyncio.subprocess.DEVNULL,
+                cwd=folder,
+                env={"ORT_DISABLE_TELEMETRY": "1", "LANG": "C.UTF-8", "HOME": str(folder)},
+            )
+            self._files = files[0]
+            self._files.setblocking(False)
+            links = [await self._link(ours) for ours, _ in pairs]
+        except BaseException:
+            for ours, _ in (*pairs, files):
+                ours.close()
+            raise
+        finally:
+            for _, other in (*pairs, files):
+                other.close()
+        self._loads, *self.lanes = links
+        return process
+
+    async def _link(self, sock: socket.socket) -> WorkerLink:
+        sock.setblocking(False)
+        loop = asyncio.get_running_loop()
+        return (await loop.create_connection(lambda: WorkerLink(self.answered, self.kill), sock=sock))[1]
+
+    def answered(self, header: bytes, payload: bytes) -> None:
+        """One answer of the worker, which is our own code and yet not believed: it runs models of strangers."""
+        try:
+            answer = messages.decode_answer(header)
+        except ValueError as error:
+            self.kill(f"it sent what is no answer: {error}")
+            return
+        if isinstance(answer, messages.WorkerReady):
+            self.is_ready = True
+            self._ready.set()
+            log.info("device worker ready", action="worker_ready", worker=str(self.id), runtime=answer.runtime)
+        if self.is_ready:
+            report(self._events, self.id, answer, payload)

@@ -1,0 +1,120 @@
+"""TorchScript files: a zip with program text, a table of objects, and weights as they lie in memory.
+
+    NAME/data.pkl, data/0 …         objects and their tensors
+    NAME/constants.pkl, constants/  tensors that the program text names
+    NAME/code/….py                  program text, in TorchScript's own language
+    NAME/version, byteorder, …      a few bytes each
+
+PyTorch reads all of that without Python. What the program may do when it runs is up to its text, so text that names
+operations on files, or code from outside of PyTorch, is refused here; the wall around it is the worker's sandbox.
+"""
+
+import pickletools
+import re
+
+from serai_gpu_pool.formats.base import ModelFile, ModelFileError, shown
+from serai_gpu_pool.formats.zip_file import ZipFile
+
+#: Calls in the program text: bounds what parsing it can cost. A large model has some ten thousand.
+MAX_TOKENS = 5_000_000
+#: Steps of the tables together; a model with 10,000 tensors has a million.
+MAX_STEPS = 5_000_000
+
+_MEMBER = re.compile(
+    r"(data|constants|traced_inputs)\.pkl|(data|constants|traced_inputs)/\d{1,6}|code/[\w./<>-]+\.py(\.debug_pkl)?"
+    r"|version|byteorder|\.format_version|\.storage_alignment|\.data/(serialization_id|version)|extra/.+"
+)
+_TABLE = re.compile(r"(data|constants)\.pkl")
+#: What a table may refer to: classes of the program text, and how tensors and lists are put together.
+_GLOBAL = re.compile(
+    r"__torch__[\w.<> ]*|torch\._utils _rebuild_\w+|torch \w+Storage|torch\.jit\._pickle \w+|collections OrderedDict"
+    r"|torch device|torch\._utils _rebuild_device_tensor_from_numpy"
+)
+_FOREIGN_CLASS = re.compile(r"__torch__\.torch\.classes")
+
+_TOKEN = re.compile(r"#[^\n]*|'(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\"|[A-Za-z_]\w*|[^\s\w]|\d[\w.]*", re.DOTALL)
+#: Operations of PyTorch on files, and doors to code that is not PyTorch's.
+_REFUSED = frozenset(("from_file", "save", "load", "classes", "jit", "package", "_export", "hub"))
+#: Where operations may come from; others are extensions, which are not here.
+_NAMESPACES = frozenset(("aten", "prim", "prims", "quantized", "_quantized"))
+
+
+def read_torchscript(data: memoryview) -> ModelFile:
+    """Raises ModelFileError. What goes in and out is not known from the file."""
+    archive = ZipFile(data)
+    root = next(iter(archive.members)).partition("/")[0]
+    inside = {name.removeprefix(f"{root}/"): name for name in archive.members}
+    for path, name in inside.items():
+        if path == name or not _MEMBER.fullmatch(path):
+            raise ModelFileError(f'TorchScript with a part that does not belong there, "{shown(name)}"; save it again')
+    for needed in ("data.pkl", "constants.pkl", "version"):
+        if needed not in inside:
+            raise ModelFileError(f"TorchScript without {needed}; save it again with torch.jit.script(model).save(…)")
+    if "byteorder" in inside and archive.read(inside["byteorder"]) != b"little":
+        raise ModelFileError("saved on a machine with the other byte order; save it again on this kind of machine")
+    steps = calls = 0
+    for path, name in inside.items():
+        if _TABLE.fullmatch(path):
+            steps = _check_table(path, archive.read(name), steps)
+        elif path.endswith(".py"):
+            calls += _check_text(path, archive.read(name))
+        elif archive.members[name].is_packed:
+            archive.read(name)  # counts against the limit
+    if not calls:
+        raise ModelFileError("TorchScript without program text; save it again with torch.jit.script(model).save(…)")
+    return ModelFile("torchscript", None, None, calls)
+
+
+def _check_table(path: str, content: bytes, steps: int) -> int:
+    """Look at each step of a table without taking any. How many there were, with those before."""
+    try:
+        for opcode, argument, _ in pickletools.genops(content):
+            steps += 1
+            if steps > MAX_STEPS:
+                raise ModelFileError(f"its tables have more than {MAX_STEPS:,} steps")
+            if opcode.name in ("INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4", "PERSID"):
+                raise ModelFileError(f"{path} was not written by TorchScript; save it again with torch.jit.save")
+            if opcode.name == "GLOBAL":
+                name = str(argument)
+                if _FOREIGN_CLASS.match(name) or not _GLOBAL.fullmatch(name):
+                    where = shown(name.replace(" ", "."))
+                    raise ModelFileError(f"{path} refers to {where}, which is not part of a TorchScript model")
+    except (ValueError, IndexError, KeyError, UnicodeDecodeError) as error:
+        if isinstance(error, ModelFileError):
+            raise
+        raise ModelFileError(f"{path} is damaged; save the model again") from None
+    return steps
+
+
+def _check_text(path: str, content: bytes) -> int:
+    """How many operations the text names. Words are looked at one by one, so spaces and comments hide nothing."""
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        raise ModelFileError(f"{shown(path)} is not program text; save the model again") from None
+    calls = tokens = 0
+    before: list[str] = ["", "", "", ""]
+    for match in _TOKEN.finditer(text):
+        token = match[0]
+        if token[0] == "#" or token == "\\":
+            continue
+        tokens += 1
+        if tokens > MAX_TOKENS:
+            raise ModelFileError(f"its program text has more than {MAX_TOKENS:,} words")
+        before = [*before[1:], token]
+        if before[2] != ".":
+            continue
+        owner, name = before[1], token
+        if owner == "torch":
+            calls += 1
+            if name in _REFUSED:
+                raise ModelFileError(f"its program calls torch.{name}: models may not reach files or load code")
+        elif owner == "ops":
+            calls += 1
+            if name not in _NAMESPACES:
+                raise ModelFileError(
+                    f"its program calls ops.{shown(name)}, an extension that is not here; use PyTorch's own operations"
+                )
+        elif owner in _NAMESPACES and name in _REFUSED and before[0] == ".":
+            raise ModelFileError(f"its program calls {owner}.{name}: models may not reach files or load code")
+    return calls

@@ -1,0 +1,69 @@
+"""TorchScript modules, and where in the published file their weights are."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from serai_gpu_pool.formats.zip_file import ZipFile
+from serai_gpu_pool.frameworks.weights import Block
+
+
+class Script:
+    """A loaded module whose weights can be put elsewhere."""
+
+    def __init__(self, module: Any, blocks: Sequence[Block], users: Sequence[list[torch.Tensor]]) -> None:
+        self._module = module
+        self.blocks = list(blocks)
+        self._users = users  # for each block the parameters and buffers that look at it
+
+    def run(self, *inputs: torch.Tensor) -> Any:
+        return self._module(*inputs)
+
+    def bind(self, places: Sequence[torch.Tensor]) -> None:
+        """Let parameters and buffers look at these bytes instead of at theirs."""
+        for place, users in zip(places, self._users, strict=True):
+            for tensor in users:
+                whole = place[: place.numel() // tensor.itemsize * tensor.itemsize].view(tensor.dtype)
+                tensor.data = torch.as_strided(whole, tensor.size(), tensor.stride(), tensor.storage_offset())
+
+
+def load_script(path: str, device: torch.device, data: memoryview) -> Script:
+    """Load a checked TorchScript file. Raises what PyTorch raises.
+
+    `data`: the same file. Its weights are found by their content, because the table that says which is which is
+    pickled, and only PyTorch's C++ reads it.
+    """
+    module = torch.jit.load(path, map_location=device)
+    module.eval()
+    tensors = [*module.parameters(), *module.buffers()]
+    storages: dict[int, list[torch.Tensor]] = {}
+    for tensor in tensors:
+        tensor.requires_grad_(False)
+        if tensor.layout == torch.strided and tensor.untyped_storage().nbytes():
+            storages.setdefault(tensor.untyped_storage().data_ptr(), []).append(tensor)
+    places = _Places(data)
+    found = [(places.find(users[0]), users) for users in storages.values()]
+    pairs = [(block, users) for block, users in found if block is not None]
+    return Script(module, [block for block, _ in pairs], [users for _, users in pairs])
+
+
+class _Places:
+    """The blocks of weights in a file, by their size."""
+
+    def __init__(self, data: memoryview) -> None:
+        self._data = np.frombuffer(data, np.uint8)
+        self._of_size: dict[int, list[Block]] = {}
+        for member in ZipFile(data).members.values():
+            # Weights lie at multiples of 64; where another program has moved them they stay PyTorch's own.
+            if "/data/" in member.name and not member.is_packed and member.offset % 16 == 0:
+                self._of_size.setdefault(member.num_bytes, []).append(Block(member.offset, member.num_bytes))
+
+    def find(self, tensor: torch.Tensor) -> Block | None:
+        storage = tensor.untyped_storage().cpu()
+        content = torch.empty(0, dtype=torch.uint8).set_(storage).numpy()  # pyright: ignore[reportArgumentType]
+        for block in self._of_size.get(storage.nbytes(), ()):
+            if np.array_equal(self._data[block.offset : block.offset + block.num_bytes], content):
+                return block
+        return None

@@ -1,0 +1,161 @@
+"""Which batch a device takes next, how large it is, and when it is late. Pure.
+
+A device runs one batch at a time, in one worker. The next one is sent shortly before that ends. A batch that takes much
+longer than it should keeps its lane, and others go on beside it.
+"""
+
+from typing import NamedTuple
+
+from serai_gpu_pool.core import Batch, Ticket
+from serai_gpu_pool.scheduling.copies import Copy
+from serai_gpu_pool.scheduling.devices import Device
+from serai_gpu_pool.scheduling.model import Model
+from serai_gpu_pool.scheduling.workers import Worker
+from serai_gpu_pool.settings import Limits
+
+#: A batch that is shorter than this is followed by the next at once: it ends before a timer would fire.
+_SHORT_S = 0.004
+
+
+class Opening(NamedTuple):
+    """Where the next batch may go: behind a batch that runs in a worker, or (None) to any worker."""
+
+    behind: Batch | None
+
+
+def opening(device: Device, limits: Limits, now: float) -> Opening | None:
+    """Room for one more batch, or None."""
+    if not device.ready:
+        return None
+    on_time = [batch for batch in device.running.values() if not batch.is_late]
+    if not on_time:
+        return Opening(None)
+    if len(on_time) == 1 and now >= _followed_at(on_time[0], limits):
+        return Opening(on_time[0])
+    return None
+
+
+def _followed_at(batch: Batch, limits: Limits) -> float:
+    """When the batch after it is sent."""
+    if batch.predicted_s <= _SHORT_S:
+        return batch.started_at
+    return batch.started_at + batch.predicted_s - limits.lead_s
+
+
+def may_run(copy: Copy, device: Device) -> bool:
+    """Is this copy's worker able to take a batch of it? An author whose model is stuck in a lane gets no second one."""
+    worker = device.workers[copy.worker]
+    if not worker.takes_work or any(other.model.suspect for other in worker.loading.values()):
+        return False
+    owner = copy.model.spec.owner
+    for batch in worker.batches.values():
+        if batch.is_late and (batch.model == copy.key or any(ticket.owner == owner for ticket in batch.tickets)):
+            return False
+    return worker.free_lane() is not None
+
+
+def size(copy: Copy, device: Device, limits: Limits) -> tuple[int, int]:
+    """How many of its calls the next batch should hold, and the bytes that it needs beside the weights.
+
+    As large as pays and as is there now; smaller where memory is short.
+    """
+    model = copy.model
+    times = model.times_on(device.id)
+    number = times.best_size(len(model.queue), limits.batch.max_items, limits.batch.max_seconds)
+    while number > 1 and model.activation(number) > device.ledger.free:
+        number //= 2
+    return number, model.activation(number)
+
+
+def make(id: int, device: Device, copy: Copy, tickets: list[Ticket], opening: Opening, now: float) -> Batch:
+    model, number = copy.model, len(tickets)
+    worker = device.workers[copy.worker]
+    lane = worker.free_lane() if opening.behind is None else opening.behind.lane
+    assert lane is not None, "may_run has looked"
+    activation = min(model.activation(number), max(device.ledger.free, 0))
+    return Batch(
+        id,
+        model.key,
+        tickets,
+        now,
+        device.id,
+        copy.worker,
+        lane,
+        model.times_on(device.id).predict(number),
+        activation,
+        number not in model.activation_bytes and number & (number - 1) == 0,
+    )
+
+
+def learn(model: Model, device: str, batch: Batch, duration_s: float, peak_bytes: int) -> None:
+    number = len(batch.tickets)
+    model.times_on(device).learn(number, duration_s)
+    model.stats.batch(number, duration_s)
+    if peak_bytes:
+        model.activation_bytes[number] = max(model.activation_bytes.get(number, 0), peak_bytes)
+
+
+def remaining_s(device: Device, now: float) -> float:
+    """Until the device has done what it was given."""
+    return sum(
+        max(0.0, batch.predicted_s - max(0.0, now - batch.started_at))
+        for batch in device.running.values()
+        if not batch.is_late
+    )
+
+
+# ── what is late, and what is stuck ──────────────────────────────────────────────────────────────────────────
+
+
+def _late_at(batch: Batch, limits: Limits) -> float:
+    return batch.started_at + max(limits.late_s, limits.late_factor * batch.predicted_s)
+
+
+def _begun(worker: Worker) -> list[Batch]:
+    """The first batch of each lane."""
+    first: dict[int, Batch] = {}
+    for batch in worker.batches.values():
+        first.setdefault(batch.lane, batch)
+    return list(first.values())
+
+
+def mark_late(worker: Worker, limits: Limits, now: float) -> int:
+    """Batches that from now on do not hold up others; how many there are of them."""
+    number = 0
+    for batch in _begun(worker):
+        if not batch.is_late and now >= _late_at(batch, limits):
+            batch.is_late = True
+            number += 1
+    return number
+
+
+def stuck(worker: Worker, limits: Limits, now: float) -> tuple[str, str] | None:
+    """The model for which the worker has to be ended, and what to say."""
+    for batch in _begun(worker):
+        if now >= batch.started_at + limits.run_timeout_s:
+            return batch.model, f"a run took longer than {limits.run_timeout_s:g} s"
+    for copy in (*worker.loading.values(), *([worker.improving] if worker.improving else [])):
+        if now >= copy.began_at + limits.load_timeout_s:
+            return copy.key, f"a load took longer than {limits.load_timeout_s:g} s"
+    return None
+
+
+def moments(device: Device, limits: Limits, now: float) -> list[float]:
+    """When time alone changes something here. What is past already, and would not be looked at again, is left out."""
+    times: list[float] = []
+    for worker in device.workers.values():
+        if not worker.is_up:
+            continue
+        for batch in _begun(worker):
+            times.append(batch.started_at + limits.run_timeout_s if batch.is_late else _late_at(batch, limits))
+            if not batch.is_late and device.ready and (follow_at := _followed_at(batch, limits)) > now:
+                times.append(follow_at)
+        if worker.improving is not None:
+            times.append(worker.improving.began_at + limits.load_timeout_s)
+        for copy in worker.loading.values():
+            times.append(copy.began_at + limits.load_timeout_s)
+            if (late_at := worker.load_is_late_at(copy, limits)) > now:
+                times.append(late_at)
+        if worker.id.owner and not worker.batches and not worker.loading and not worker.improving:
+            times.append(worker.idle_since + limits.worker_idle_s)
+    return times

@@ -1,0 +1,72 @@
+"""What operators ask of single models: in memory, out of it, kept there, free to go. Pure.
+
+A command is done when it is so, not when it was heard; one that cannot become so by its deadline says why.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from serai_gpu_pool.core import End, Refused
+from serai_gpu_pool.scheduling.copies import Place
+from serai_gpu_pool.scheduling.devices import Device, all_copies
+from serai_gpu_pool.scheduling.model import Model
+
+Verb = Literal["load", "unload", "pin", "unpin"]
+
+
+@dataclass(slots=True)
+class Order:
+    """One command for one model, until it is carried out."""
+
+    id: int
+    verb: Verb
+    deadline: float
+    link: Any  # whoever gets the answer
+    model: Model | None = None
+
+
+#: None: it is so. Else why it cannot become so; `WAIT`: not yet.
+Verdict = End | None
+WAIT = Refused("busy", "not yet")
+_EXPIRED = Refused(
+    "deadline", "it could not be done in time: the model is in use, or others need the memory", retriable=True
+)
+
+
+def begin(order: Order, model: Model, now: float) -> None:
+    order.model = model
+    if order.verb == "pin":
+        model.pinned = True
+    elif order.verb == "unpin":
+        model.pinned = False
+    if order.verb in ("load", "pin"):
+        model.wanted_until = max(model.wanted_until, order.deadline)
+        if not model.waiting_since or not len(model.queue):
+            model.waiting_since = now
+    elif order.verb == "unload":
+        model.wanted_until, model.pinned = 0.0, False
+
+
+def state_of(order: Order, devices: list[Device], now: float) -> Verdict:
+    """How far a command has come, and what it does on the way."""
+    model = order.model
+    assert model is not None, "begun before"
+    if order.verb == "unpin":
+        return None
+    copies = all_copies(devices, model.key)
+    if order.verb == "unload":
+        for device, copy in copies:
+            device.evict(copy, "requested", now)
+        if all(copy.place in (Place.DISK, Place.HOST) for _, copy in copies):
+            return None
+    elif any(copy.place is Place.RESIDENT for _, copy in copies):
+        model.wanted_until = 0.0
+        return None
+    elif model.verdict is not None and now < model.verdict.until:
+        model.wanted_until, model.pinned = 0.0, False
+        return model.verdict.end
+    if now >= order.deadline:
+        if order.verb == "pin":
+            model.pinned = False
+        return _EXPIRED
+    return WAIT

@@ -1,0 +1,383 @@
+"""The memory of one device: which models are in it, which one comes next, and who goes for it. Pure.
+
+wanted ── worker up, room ──▶ LOADING ──▶ RESIDENT ── condemned, not leased ──▶ LEAVING ──▶ HOST or DISK
+                '── no room: others are condemned
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from serai_gpu_pool.core import Batch, Counts
+from serai_gpu_pool.eviction import Candidate, Policy
+from serai_gpu_pool.scheduling.copies import Copy, Place, Residence, WorkerId
+from serai_gpu_pool.scheduling.effects import Effects
+from serai_gpu_pool.scheduling.history import History
+from serai_gpu_pool.scheduling.host import HostTier
+from serai_gpu_pool.scheduling.ledger import Ledger
+from serai_gpu_pool.scheduling.model import Model
+from serai_gpu_pool.scheduling.workers import Worker, WorkerState
+from serai_gpu_pool.settings import Limits
+
+#: A worker may hold so much more than what is accounted for before it is replaced: allocators keep some.
+_LEAK_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class DeviceSpec:
+    """A device as it was found. `frameworks` are those that can run on it, here."""
+
+    id: str  # "cpu", "cuda:0"
+    name: str  # for people
+    budget_bytes: int
+    frameworks: frozenset[str]
+
+
+class Device:
+    def __init__(
+        self, spec: DeviceSpec, host: HostTier, limits: Limits, effects: Effects, policy: Policy, counts: Counts
+    ) -> None:
+        self.spec = spec
+        self.ledger = Ledger(spec.budget_bytes)
+        self.policy = policy
+        self.copies: dict[str, Copy] = {}
+        self.workers: dict[WorkerId, Worker] = {}
+        self.running: dict[int, Batch] = {}  # in the order in which they were begun
+        self.ready: dict[str, Copy] = {}  # copies that take batches and have tickets
+        self.improvable: dict[str, Copy] = {}  # hot, and there is a faster form; the first to be so first
+        self.leaving: set[str] = set()  # condemned, or told to go: room is being made
+        self.room_at: float | None = None  # when to look for room again although nothing happened
+        self.history = History()
+        self._host = host
+        self._limits = limits
+        self._effects = effects
+        self._counts = counts
+
+    @property
+    def id(self) -> str:
+        return self.spec.id
+
+    def copy_of(self, model: Model) -> Copy:
+        copy = self.copies.get(model.key)
+        if copy is None:
+            worker = self.worker_for(model)
+            copy = self.copies[model.key] = worker.copies[model.key] = Copy(model, worker.id)
+        return copy
+
+    def worker_for(self, model: Model) -> Worker:
+        owner = "" if model.spec.format == "onnx" else model.spec.owner
+        return self.worker(WorkerId(self.id, model.framework, owner))
+
+    def worker(self, id: WorkerId) -> Worker:
+        worker = self.workers.get(id)
+        if worker is None:
+            worker = self.workers[id] = Worker(id)
+        return worker
+
+    @property
+    def most_for_models(self) -> int:
+        """The budget without what runtimes take: a model that needs more can never be loaded."""
+        return self.ledger.budget - sum(
+            held for name, held in self.ledger.resident.items() if name.startswith("worker ")
+        )  # fmt: skip
+
+    # ── coming in ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def try_load(self, copy: Copy, now: float) -> bool:
+        """Start to load, or make it possible: a worker, room. Whether it was started."""
+        worker = self.workers[copy.worker]
+        if not worker.is_up:
+            self._try_start(worker, copy.model, now)
+            return False
+        if not worker.may_load(copy, self._limits, now):
+            return False
+        num_bytes = copy.model.bytes_to_reserve(self.most_for_models)
+        if num_bytes > self.ledger.free:
+            self.make_room(num_bytes - self.ledger.free, copy.model, now)
+            return False
+        self.ledger.reserve(copy.key, num_bytes)
+        copy.source = "host" if copy.place is Place.HOST else "disk"
+        copy.place, copy.began_at, copy.condemned = Place.LOADING, now, False
+        worker.loading[copy.key] = copy
+        if any(self.running.values()):
+            self._counts.prefetches += 1
+        if copy.source == "host":
+            self._counts.page_ins += 1
+            self._effects.page_in(worker.id, copy.key)
+        else:
+            self._effects.load(worker.id, copy.model.spec)
+        return True
+
+    def loaded(self, copy: Copy, residence: Residence, load_s: float, now: float) -> None:
+        worker, model = self.workers[copy.worker], copy.model
+        del worker.loading[copy.key]
+        self._host.release(copy)
+        self.ledger.commit(copy.key, residence.num_bytes)
+        copy.place, copy.kept_bytes = Place.RESIDENT, residence.kept_bytes
+        copy.can_page = residence.can_page
+        copy.can_improve = residence.can_improve and not copy.improved
+        copy.loaded_at = copy.last_used = now
+        model.measured_bytes, model.load_tries, model.suspect, model.verdict = residence.num_bytes, 0, False, None
+        model.loaded_in(copy.source, load_s)
+        model.stats.loads += 1
+        self._counts.loads += 1
+        self._counts.load_seconds += load_s
+        self.policy.used(copy.key, residence.num_bytes, self.return_s(copy), now)
+        if residence.num_bytes > self.most_for_models:
+            self._leave(copy, "too_large", now)
+
+    def load_failed(self, copy: Copy) -> None:
+        """Nothing of it is in memory."""
+        del self.workers[copy.worker].loading[copy.key]
+        self._host.release(copy)
+        self.ledger.release(copy.key)
+        copy.gone()
+
+    def return_s(self, copy: Copy) -> float:
+        """Seconds to bring it back after an eviction, from where it would be then."""
+        load_s = copy.model.load_s
+        if copy.can_page and copy.kept_bytes <= self._host.budget:
+            return load_s.get("host") or load_s.get("disk", 0.0) / 10
+        return load_s.get("disk", 0.0)
+
+    def try_improve(self, now: float) -> bool:
+        """A hot model is opened in its fastest form, beside the form that answers meanwhile.
+
+        That happens once in a worker's life and pays off at every run from then on, so room is made for it at once; while
+        that goes on nothing else is loaded, or others would take the room. Whether loads have to wait.
+        """
+        copy = next(iter(self.improvable.values()), None)
+        if copy is None or self.workers[copy.worker].improving or not self.workers[copy.worker].takes_work:
+            return False
+        if not copy.takes_batches:
+            del self.improvable[copy.key]  # it comes back when it is used again
+            return False
+        num_bytes = copy.model.improve_bytes or copy.model.measured_bytes
+        if num_bytes > self.most_for_models - copy.model.measured_bytes:
+            del self.improvable[copy.key]
+            copy.can_improve = False
+            return False
+        if num_bytes > self.ledger.free:
+            if not self.leaving and not self.make_room(num_bytes - self.ledger.free, copy.model, now, patience_s=0.0):
+                return False
+            return True
+        del self.improvable[copy.key]
+        self.ledger.reserve(_beside(copy.key), num_bytes)
+        copy.improving, copy.can_improve, copy.began_at = True, False, now
+        self.workers[copy.worker].improving = copy
+        self._effects.improve(copy.worker, copy.key)
+        return False
+
+    def improved(self, copy: Copy, residence: Residence | None) -> None:
+        """The faster form has taken its place; None: there is none after all."""
+        self.workers[copy.worker].improving = None
+        self.ledger.release(_beside(copy.key))
+        copy.improving = False
+        if residence is not None:
+            copy.improved = True
+            self._counts.improvements += 1
+            self.ledger.correct(copy.key, residence.num_bytes)
+            copy.kept_bytes, copy.can_page = residence.kept_bytes, residence.can_page
+            copy.model.measured_bytes = residence.num_bytes
+            copy.model.times_on(self.id).clear()
+
+    # ── going out ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def make_room(self, num_bytes: int, model: Model, now: float, patience_s: float | None = None) -> bool:
+        """Tell the right ones to go, for the sake of `model`. False: not possible now; `room_at` may say when.
+
+        Patience ends: then a waiting model is not put off by the queues and leases of others any more. Those that it
+        evicts get no new batch, and go as soon as they are not leased. Minimum residence and pins always hold.
+        """
+        if self.leaving:
+            return False  # wait for what that brings
+        patient_until = model.waiting_since + (self._limits.patience_s if patience_s is None else patience_s)
+        impatient = now >= patient_until
+        times = [] if impatient else [patient_until]
+        candidates: list[Candidate] = []
+        for copy in self.copies.values():
+            if copy.place is not Place.RESIDENT or copy.model is model or copy.model.pinned or copy.improving:
+                continue
+            resident_until = copy.resident_until(self._limits.min_residence_loads)
+            if now < resident_until:
+                times.append(resident_until)
+            elif impatient or not (self.ledger.leases(copy.key) or len(copy.model.queue)):
+                candidates.append(self._candidate(copy))
+        victims = self.policy.victims(candidates, num_bytes, now)
+        if victims is None:
+            if self._end_idle_worker(model):
+                return False
+            self.room_at = min(
+                (at for at in (*times, self.room_at) if at is not None and at < float("inf")), default=None
+            )
+            return False
+        for key in victims:
+            copy = self.copies[key]
+            self.history.evicted(copy, self.policy.worth(key, now), "room", now)
+            self.policy.evicted(key, now)
+            copy.condemned = True
+            self.ready.pop(key, None)
+            self.leaving.add(key)
+            if not self.ledger.leases(key):
+                self._leave(copy, "room", now)
+        return True
+
+    def evict(self, copy: Copy, reason: str, now: float) -> bool:
+        """On request. False: it is in use."""
+        if copy.place is not Place.RESIDENT or self.ledger.leases(copy.key) or copy.improving:
+            return False
+        self.history.evicted(copy, self.policy.worth(copy.key, now), reason, now)
+        self.policy.evicted(copy.key, now)
+        self.ready.pop(copy.key, None)
+        self._leave(copy, reason, now)
+        return True
+
+    def _candidate(self, copy: Copy) -> Candidate:
+        held = self.ledger.resident[copy.key]
+        return Candidate(copy.key, held, copy.last_used, self.return_s(copy))
+
+    def _leave(self, copy: Copy, reason: str, now: float) -> None:
+        self.leaving.add(copy.key)
+        copy.place, copy.began_at = Place.LEAVING, now
+        copy.target = "host" if copy.can_page and copy.kept_bytes <= self._host.budget else "disk"
+        copy.model.stats.evictions += 1
+        self._counts.evictions[reason] = self._counts.evictions.get(reason, 0) + 1
+        if copy.target == "host":
+            self._effects.page_out(copy.worker, copy.key)
+        else:
+            self._effects.close(copy.worker, copy.key)
+
+    def left(self, copy: Copy, kept_bytes: int, process_bytes: int, now: float) -> None:
+        """The device says that the bytes are free."""
+        self.leaving.discard(copy.key)
+        if self.ledger.holds(copy.key):
+            self.ledger.release(copy.key)
+        self._host.release(copy)
+        copy.condemned = False
+        if copy.target == "host":
+            copy.place, copy.kept_bytes = Place.HOST, kept_bytes
+            self._host.hold(copy)
+        else:
+            copy.gone()
+        self._check_release(self.workers[copy.worker], process_bytes)
+
+    def close_from_host(self, copy: Copy) -> None:
+        copy.place, copy.target = Place.LEAVING, "disk"
+        self._effects.close(copy.worker, copy.key)
+
+    def _check_release(self, worker: Worker, process_bytes: int) -> None:
+        """Does the process hold what it should? One that does not give memory back is replaced."""
+        worker.process_bytes = process_bytes
+        if not process_bytes or worker.batches or worker.loading or worker.improving:
+            return
+        held = sum(self.ledger.resident.get(key, 0) for key in worker.copies)
+        kept = sum(
+            copy.kept_bytes for copy in worker.copies.values() if copy.place is Place.HOST and copy.target == "host"
+        )
+        if process_bytes > worker.base_bytes + held + kept + max(_LEAK_BYTES, self.ledger.budget // 8):
+            worker.doomed = f"it holds {process_bytes} bytes where {worker.base_bytes + held} are accounted for"
+            self._counts.leaks += 1
+
+    # ── leases ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def lease(self, copy: Copy, now: float) -> None:
+        self.ledger.lease(copy.key)
+        copy.last_used = now
+        copy.runs += 1
+        if copy.can_improve and copy.runs >= self._limits.improve_after:
+            self.improvable[copy.key] = copy
+        self.policy.used(copy.key, self.ledger.resident[copy.key], self.return_s(copy), now)
+
+    def unlease(self, copy: Copy, now: float) -> None:
+        self.ledger.unlease(copy.key)
+        copy.last_used = now
+        if copy.condemned and not self.ledger.leases(copy.key):
+            self._leave(copy, "room", now)
+
+    # ── workers ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _try_start(self, worker: Worker, model: Model, now: float) -> None:
+        if worker.state is not WorkerState.DOWN or now < worker.retry_at:
+            if worker.state is WorkerState.DOWN:
+                self.room_at = min(self.room_at or worker.retry_at, worker.retry_at)
+            return
+        if worker.id.owner and self._num_owner_workers() >= self._limits.max_owner_workers:
+            self._end_idle_worker(model)
+            return
+        if worker.base_bytes > self.ledger.free:
+            self.make_room(worker.base_bytes - self.ledger.free, model, now)
+            return
+        self.start(worker)
+
+    def start(self, worker: Worker) -> None:
+        self.ledger.reserve(worker.name, worker.base_bytes)
+        worker.state = WorkerState.STARTING
+        self._effects.start_worker(worker.id)
+
+    def started(self, worker: Worker, base_bytes: int, process_bytes: int, now: float) -> None:
+        """`base_bytes` of the device are the runtime's own."""
+        worker.started()
+        worker.base_bytes, worker.process_bytes, worker.idle_since = base_bytes, process_bytes, now
+        self.ledger.commit(worker.name, base_bytes)
+
+    def start_failed(self, worker: Worker, reason: str, now: float) -> bool:
+        self.ledger.lost(worker.name)
+        return worker.start_failed(reason, now)
+
+    def lost(self, worker: Worker) -> list[Batch]:
+        """A worker's process has ended: all that was in it is on disk. The batches that it had."""
+        for key, copy in worker.copies.items():
+            self._host.release(copy)
+            self.ledger.lost(_beside(key))
+            self.ledger.lost(key)
+            self.leaving.discard(key)
+            self.ready.pop(key, None)
+            self.improvable.pop(key, None)
+        self.ledger.lost(worker.name)
+        batches = worker.ended()
+        for batch in batches:
+            del self.running[batch.id]
+            self.ledger.lost(batch_name(batch))
+        return batches
+
+    def replace_doomed(self) -> None:
+        for worker in self.workers.values():
+            if worker.doomed and worker.is_up and worker.is_idle:
+                self.end(worker, worker.doomed)
+
+    def end(self, worker: Worker, reason: str) -> None:
+        worker.state = WorkerState.ENDING
+        self._effects.kill_worker(worker.id, reason)
+
+    def _num_owner_workers(self) -> int:
+        return sum(bool(one.id.owner) and one.state is not WorkerState.DOWN for one in self.workers.values())
+
+    def _end_idle_worker(self, model: Model) -> bool:
+        """The one of another owner that has been idle for longest makes room."""
+        idle = [
+            one
+            for one in self.workers.values()
+            if one.id.owner and one.is_up and one.is_idle and one.id.owner != model.spec.owner
+        ]
+        if not idle:
+            return False
+        self.end(min(idle, key=lambda one: one.idle_since), "idle, and its memory is wanted")
+        return True
+
+    def check_integrity(self) -> None:
+        self.ledger.check_integrity()
+        for copy in self.copies.values():
+            has = self.ledger.holds(copy.key)
+            if has != (copy.place in (Place.LOADING, Place.RESIDENT)) and copy.place is not Place.LEAVING:
+                raise AssertionError(f"{copy.key} is {copy.place.value} and has memory: {has}")
+
+
+def _beside(key: str) -> str:
+    return f"faster {key}"
+
+
+def batch_name(batch: Batch) -> str:
+    return f"batch {batch.id}"
+
+
+def all_copies(devices: Iterable[Device], key: str) -> list[tuple[Device, Copy]]:
+    return [(device, copy) for device in devices if (copy := device.copies.get(key)) is not None]

@@ -1,0 +1,71 @@
+"""Whose fault it was that a worker ended, and who gets another chance. Pure.
+
+A run changes nothing, so it may be run again. Whoever ran or was loaded when the worker ended is a suspect; with several
+suspects each is tried again with nothing beside it, and then there is only one. Every call may end one worker together
+with others and one alone, so a poisoned call costs two workers, and its batch mates nothing.
+"""
+
+from dataclasses import dataclass, field
+
+from serai_gpu_pool.core import Batch, Ticket
+from serai_gpu_pool.scheduling.copies import Copy
+from serai_gpu_pool.scheduling.workers import Worker
+
+#: Times that a worker may end under a ticket that runs alone in it, and in all.
+_MAX_ALONE, _MAX_ATTEMPTS = 2, 4
+
+
+@dataclass(slots=True)
+class Findings:
+    again: list[Ticket] = field(default_factory=list)  # to be queued again, in their order
+    failed: list[Ticket] = field(default_factory=list)  # to be told that the worker ended
+    guilty: list[tuple[str, str]] = field(default_factory=list)  # model keys and owners that get a strike
+
+
+def investigate(worker: Worker, batches: list[Batch]) -> Findings:
+    """Called with the batches that the worker had, in order, before it forgets what it was loading.
+
+    Of each lane only the first batch had begun. Batches behind it are not suspects.
+    """
+    findings = Findings()
+    begun: list[Batch] = []
+    for batch in batches:
+        if batch.lane in {one.lane for one in begun}:
+            findings.again += batch.tickets
+        else:
+            begun.append(batch)
+    loading = [*worker.loading.values(), *([worker.improving] if worker.improving else [])]
+    hung = worker.hung
+    for batch in begun:
+        innocent = hung is not None and hung.key != batch.model
+        alone = len(begun) + len(loading) == 1 or hung is not None
+        _judge(batch, findings, innocent, alone, is_hung=hung is not None)
+    for copy in loading:
+        _judge_load(copy, findings, hung, alone=len(begun) + len(loading) == 1)
+    findings.again = [ticket for ticket in findings.again if not ticket.done]
+    findings.failed = [ticket for ticket in findings.failed if not ticket.done]
+    return findings
+
+
+def _judge(batch: Batch, findings: Findings, innocent: bool, alone: bool, is_hung: bool) -> None:
+    if innocent:
+        findings.again += batch.tickets
+        return
+    for ticket in batch.tickets:
+        ticket.alone = True
+        ticket.attempts += 1
+        by_itself = alone and len(batch.tickets) == 1
+        if (by_itself and (is_hung or ticket.attempts >= _MAX_ALONE)) or ticket.attempts >= _MAX_ATTEMPTS:
+            findings.failed.append(ticket)
+        else:
+            findings.again.append(ticket)
+    if alone:
+        findings.guilty += {(batch.model, ticket.owner) for ticket in batch.tickets}
+
+
+def _judge_load(copy: Copy, findings: Findings, hung: Copy | None, alone: bool) -> None:
+    if hung is not None and hung is not copy:
+        return
+    copy.model.suspect = True
+    if alone or hung is copy:
+        findings.guilty.append((copy.key, ""))

@@ -1,0 +1,104 @@
+"""What the pool knows about one model: who waits for it, what it costs, what is held against it. Pure."""
+
+from serai_gpu_pool.core import ModelSpec, Ticket, Verdict
+from serai_gpu_pool.scheduling.queues import FairQueue
+from serai_gpu_pool.scheduling.times import Times
+
+#: A session takes about its file twice while it is made: the file's bytes and the unpacked weights.
+_GUESS_FACTOR = 2
+#: And something for the graph, whatever the size of the weights.
+_GUESS_BYTES = 4 << 20
+#: Weight of the newest load in the moving averages of load times.
+_NEWEST = 0.5
+#: What a run that ran out of memory is thought to need, relative to what it was given.
+_MORE = 2
+
+
+class Stats:
+    """Sums over calls since the start, for people and for v2 statistics."""
+
+    __slots__ = ("batches", "compute_s", "evictions", "failed", "hits", "loads", "queue_s", "refused", "succeeded")
+
+    def __init__(self) -> None:
+        self.succeeded = self.failed = self.refused = self.loads = self.evictions = self.hits = 0
+        self.queue_s = self.compute_s = 0.0
+        self.batches: dict[int, list[float]] = {}  # size: how many, seconds
+
+    def batch(self, size: int, seconds: float) -> None:
+        row = self.batches.get(size)
+        if row is None:
+            row = self.batches[size] = [0, 0.0]
+        row[0] += 1
+        row[1] += seconds
+
+
+class Model:
+    """One model, by `ModelSpec.key`: versions that carry the same data file share it."""
+
+    __slots__ = ("activation_bytes", "framework", "improve_bytes", "last_used", "load_s", "load_tries", "measured_bytes", "pinned", "queue", "spec",
+                 "stats", "suspect", "times", "verdict", "verdicts", "waiting_since", "wanted_until")  # fmt: skip
+
+    def __init__(self, spec: ModelSpec, framework: str, max_queued: int) -> None:
+        self.spec = spec
+        self.framework = framework
+        self.queue = FairQueue(max_queued)
+        self.times: dict[str, Times] = {}  # by device
+        self.measured_bytes = 0  # device memory when it was last resident; 0: never was
+        self.improve_bytes = 0  # most that opening its fastest form takes; 0: not known
+        self.load_s: dict[str, float] = {}  # by the tier it came from
+        self.activation_bytes: dict[int, int] = {}  # beside the weights, by batch size
+        self.last_used = 0.0
+        self.waiting_since = 0.0  # since when it wants to be loaded
+        self.wanted_until = 0.0  # somebody asked for it to be loaded, without a call, and waits until then
+        self.pinned = False
+        self.load_tries = 0  # that ran out of memory, in a row
+        self.suspect = False  # it may have ended its worker while it was loaded: next time with nothing beside it
+        self.verdict: Verdict | None = None  # for everybody: its file cannot be loaded
+        self.verdicts: dict[str, Verdict] = {}  # by owner of a version: it ends its worker
+        self.stats = Stats()
+
+    @property
+    def key(self) -> str:
+        return self.spec.key
+
+    def times_on(self, device: str) -> Times:
+        times = self.times.get(device)
+        if times is None:
+            times = self.times[device] = Times()
+        return times
+
+    def held_against(self, ticket: Ticket, now: float) -> Verdict | None:
+        for verdict in (self.verdict, self.verdicts.get(ticket.owner)):
+            if verdict is not None and now < verdict.until:
+                return verdict
+        return None
+
+    def loaded_in(self, tier: str, seconds: float) -> None:
+        before = self.load_s.get(tier)
+        self.load_s[tier] = seconds if before is None else before + _NEWEST * (seconds - before)
+
+    @property
+    def least_bytes(self) -> int:
+        """A model that needs more than the whole budget can never be loaded."""
+        return self.measured_bytes or self.spec.num_bytes
+
+    def bytes_to_reserve(self, budget: int) -> int:
+        """For a load: what was measured, else a guess from the file. More after it was not enough."""
+        wanted = self.measured_bytes or _GUESS_FACTOR * self.spec.num_bytes + _GUESS_BYTES
+        return min(wanted << self.load_tries, budget)
+
+    def activation(self, size: int) -> int:
+        """Bytes that a batch of this size needs beside the weights: measured, or scaled up from a smaller one."""
+        known = self.activation_bytes
+        exact = known.get(size)
+        if exact is not None or not known:
+            return exact or 0
+        below = [one for one in known if one < size]
+        if below:
+            nearest = max(below)
+            return known[nearest] * size // nearest
+        return known[min(known)]
+
+    def needed_more(self, size: int, given_bytes: int) -> None:
+        """A batch of this size ran out of memory with so much set aside for it."""
+        self.activation_bytes[size] = max(self.activation_bytes.get(size, 0), _MORE * max(given_bytes, _GUESS_BYTES))
