@@ -84,6 +84,8 @@ class Arena:
         os.ftruncate(self.fd, self.size)
         fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
         self.view = memoryview(mmap.mmap(self.fd, self.size))
+        # Workers get this one. It cannot be written through, whatever a worker turns into.
+        self.read_only_fd = os.open(f"/proc/self/fd/{self.fd}", os.O_RDONLY | os.O_CLOEXEC)
         self._heap_bytes = 0  # of payloads that found no room here and are being received elsewhere
 
     def take_heap(self, num_bytes: int) -> bool:

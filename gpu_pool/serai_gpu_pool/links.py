@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from serai.ipc.frames import FrameError
+from serai.ipc.frames import MAX_FRAME_BYTES, FrameError
 from serai.ipc.messages import (
     Admit,
     Admitted,
@@ -31,6 +31,8 @@ from serai.ipc.messages import (
     Refusal,
     Result,
     Run,
+    Share,
+    Shared,
     Stats,
     Tensor,
     Unknown,
@@ -44,6 +46,7 @@ from serai.ipc.messages import (
 from serai.ipc.sockets import is_own_peer
 from serai_gpu_pool.core import Broken, End, Outcome, Payload, Refused, Ticket
 from serai_gpu_pool.intake import Intake
+from serai_gpu_pool.region import Region
 from serai_gpu_pool.scheduling.commands import Order
 
 if TYPE_CHECKING:
@@ -57,6 +60,9 @@ _MAX_RUN_TIMEOUT_S = 300.0
 _MAX_OPEN_RUNS = 1024
 #: Connections of one version, over all of its replicas: each may hold a half-sent frame of the largest size.
 _MAX_CONNECTIONS = 64
+
+#: Memory that the connections of one version share with us, together. It is theirs to fill, and nobody's account.
+_MAX_SHARED_BYTES = 256 << 20
 
 
 class Link(Intake):
@@ -244,14 +250,24 @@ class ReplicaLink(Link):
         self._models = {model.name: model for model in models}
         if len(models) == 1:
             self._models[""] = models[0]
+        self._region: Region | None = None
 
     def connection_made(self, transport: "asyncio.BaseTransport") -> None:
         super().connection_made(transport)
-        same = [link for link in self.pool.links if isinstance(link, ReplicaLink) and link.version == self.version]
-        if len(same) > _MAX_CONNECTIONS:
+        if len(self._same_version()) > _MAX_CONNECTIONS:
             self.cut(f"more than {_MAX_CONNECTIONS} connections of one version")
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._region = None
+
+    def _same_version(self) -> "list[ReplicaLink]":
+        return [link for link in self.pool.links if isinstance(link, ReplicaLink) and link.version == self.version]
+
     def message_received(self, message: Message, payload: Payload) -> None:
+        if isinstance(message, Share):
+            self._share(message)
+            return
         if not isinstance(message, Run):
             self.cut(f"a {type(message).__name__} from a replica")
             return
@@ -268,6 +284,11 @@ class ReplicaLink(Link):
             text = f"a timeout of {message.timeout_s} s is not between 0 and {_MAX_RUN_TIMEOUT_S:g}"
             self.send_frame(encode(Failure(message.id, "InputError", text)))
             return
+        if message.shared_bytes:
+            if self._region is None or len(payload) or not 0 < message.shared_bytes <= self._region.size:
+                self.cut("a run with inputs in memory that is not shared")
+                return
+            payload = self._region.read(message.shared_bytes, self.pool.arena)
         deadline = time.monotonic() + message.timeout_s
         ticket = Ticket(message.id, model.key, self._owner, deadline, payload, "tensors", link=self)
         ticket.tensors = tuple([Written(one.name, one.dtype, one.shape) for one in message.inputs])
@@ -277,7 +298,23 @@ class ReplicaLink(Link):
 
     def send_result(self, ticket: Ticket, outcome: Outcome, payload: bytes | memoryview, duration_s: float) -> None:
         tensors = tuple([Tensor(one.name, one.dtype, one.shape) for one in outcome.tensors])
-        self.send_frame(encode(Ran(ticket.id, tensors, duration_s)), payload)
+        if self._region is not None and self._region.write(payload):
+            self.send_frame(encode(Ran(ticket.id, tensors, duration_s, len(payload))))
+        else:
+            self.send_frame(encode(Ran(ticket.id, tensors, duration_s)), payload)
+
+    def _share(self, request: Share) -> None:
+        """Give the replica memory for large inputs, in place of what it had; none when its version has enough."""
+        self._region = None
+        held = sum(link._region.size for link in self._same_version() if link._region is not None)
+        if not 0 < request.num_bytes <= MAX_FRAME_BYTES or held + request.num_bytes > _MAX_SHARED_BYTES:
+            self.send_frame(encode(Shared(request.id, 0)))
+            return
+        region = Region(request.num_bytes)
+        if self.transport is not None and region.send(self.transport, encode(Shared(request.id, region.size))):
+            self._region = region
+        else:
+            self.cut("memory could not be shared: it does not read its answers")
 
 
 def _wrong_type(call: Call) -> Failure:

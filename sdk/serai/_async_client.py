@@ -20,7 +20,9 @@ from serai._requests import (
     listing_request,
     make_options,
     parse_reference,
+    pool_request,
     publish_request,
+    steer_request,
 )
 from serai._responses import (
     AlgorithmInfo,
@@ -30,6 +32,7 @@ from serai._responses import (
     read_call,
     read_error,
     read_exists,
+    read_object,
     read_page,
     read_publish_line,
 )
@@ -103,6 +106,14 @@ class AsyncClient:
                 return await self._follow(request, response, on_log)
             finally:
                 await response.aclose()
+
+    async def pool(self) -> dict[str, Any]:
+        """As `Client.pool`."""
+        return read_object(*await self._send(pool_request()))
+
+    async def steer(self, verb: str, model: str, version: str | None = None) -> None:
+        """As `Client.steer`."""
+        read_object(*await self._send(steer_request(verb, model, version)))
 
     async def close(self) -> None:
         await self._http.aclose()

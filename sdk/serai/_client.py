@@ -20,7 +20,9 @@ from serai._requests import (
     listing_request,
     make_options,
     parse_reference,
+    pool_request,
     publish_request,
+    steer_request,
 )
 from serai._responses import (
     AlgorithmInfo,
@@ -30,6 +32,7 @@ from serai._responses import (
     read_call,
     read_error,
     read_exists,
+    read_object,
     read_page,
     read_publish_line,
 )
@@ -107,6 +110,17 @@ class Client:
                 return self._follow(request, response, on_log)
             finally:
                 response.close()
+
+    def pool(self) -> dict[str, Any]:
+        """What the pool holds and why: devices, models, latest evictions. The operator's key only."""
+        return read_object(*self._send(pool_request()))
+
+    def steer(self, verb: str, model: str, version: str | None = None) -> None:
+        """Have the pool "load", "unload", "pin" or "unpin" a model, `owner/name` or `owner/name/model`; the operator's.
+
+        Returns when it is so. Raises ValueError if it is no such name or verb, ApiError if it cannot be done.
+        """
+        read_object(*self._send(steer_request(verb, model, version)))
 
     def close(self) -> None:
         self._http.close()

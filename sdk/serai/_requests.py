@@ -28,6 +28,14 @@ _REFERENCE = re.compile(
     r"(?:/(?P<version>[A-Za-z0-9][A-Za-z0-9.*_+-]*))?/?"
 )
 
+_MODEL = re.compile(r"[A-Za-z][A-Za-z0-9_-]*/[A-Za-z][A-Za-z0-9_-]*(?:/[A-Za-z0-9][A-Za-z0-9_.-]*)?")
+
+#: What may be asked of the pool for one model.
+POOL_VERBS = ("load", "unload", "pin", "unpin")
+
+#: A load of gigabytes from a cold disk takes minutes, and the server gives it five.
+STEER_TIMEOUT_S = 330.0
+
 OutputType = Enum("OutputType", ["default", "raw", "void"])
 OutputType.__doc__ = (
     "How a call answers: `default` JSON with metadata, `raw` the bare result, `void` at once without it."
@@ -147,6 +155,20 @@ def publish_request(num_bytes: int, visibility: str | None) -> Request:
     headers = {"Content-Type": "application/gzip", "Content-Length": str(num_bytes)}
     query = () if visibility is None else (("visibility", visibility),)
     return Request("POST", "/v1/publish", query, headers, timeout_s=PUBLISH_QUIET_S)
+
+
+def pool_request() -> Request:
+    return Request("GET", "/v1/pool")
+
+
+def steer_request(verb: str, model: str, version: str | None) -> Request:
+    """Raises ValueError: no such verb, or `model` is no `owner/name` or `owner/name/model`."""
+    if verb not in POOL_VERBS:
+        raise ValueError(f"there is no {verb!r} for the pool; there are {', '.join(POOL_VERBS)}")
+    if _MODEL.fullmatch(model) is None:
+        raise ValueError(f"{model!r} is not a model: write OWNER/NAME or OWNER/NAME/MODEL")
+    query = () if version is None else (("version", version),)
+    return Request("POST", f"/v1/pool/models/{model}/{verb}", query, timeout_s=STEER_TIMEOUT_S)
 
 
 def encode_input(data: Any) -> Payload:

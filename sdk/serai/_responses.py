@@ -121,6 +121,13 @@ def read_publish_line(line: bytes, request_id: str = "") -> str | PublishedVersi
     return PublishedVersion(*named, details=version)
 
 
+def read_object(status: int, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
+    """An answer that is one JSON object. Raises ApiError and BadAnswer."""
+    if not _is_success(status):
+        raise read_error(status, headers, body)
+    return _object(body)
+
+
 def read_error(status: int, headers: Mapping[str, str], body: bytes) -> SeraiError:
     """The error that an answer stands for, whatever server or proxy wrote it."""
     try:

@@ -5,12 +5,13 @@ There only the standard library may be imported. The format is that of `serai.ip
 64-bit integers, floats, strings, arrays.
 """
 
+import os
 import socket
 import struct
 from typing import Any
 
 # Message tags, as in serai.ipc.messages.
-CALL, RESULT, FAILURE, REFUSAL, READY, RUN, RAN = 2, 4, 5, 6, 9, 13, 14
+CALL, RESULT, FAILURE, REFUSAL, READY, RUN, RAN, SHARE, SHARED = 2, 4, 5, 6, 9, 13, 14, 22, 23
 
 #: Longest frame we accept. As in serai.ipc.frames.
 MAX_FRAME_BYTES = 80 * 1024 * 1024
@@ -158,6 +159,21 @@ class FrameReader:
         payload = bytes(memoryview(self._buffer)[payload_at:total])
         del self._buffer[:total]
         return header, payload
+
+    def read_with_descriptor(self) -> tuple[Any, bytes, int | None] | None:
+        """As `read`, for the answer that brings a descriptor: it comes with the first byte. The caller closes it."""
+        data, descriptors, _, _ = socket.recv_fds(self._sock, 64 * 1024, 1)
+        descriptor = descriptors[0] if descriptors else None
+        try:
+            if not data:
+                return None
+            self._buffer += data
+            frame = self.read()
+        except BaseException:
+            if descriptor is not None:
+                os.close(descriptor)
+            raise
+        return (*frame, descriptor) if frame is not None else None
 
     def _fill(self, wanted: int) -> bool:
         while len(self._buffer) < wanted:

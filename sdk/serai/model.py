@@ -13,6 +13,7 @@ anything with a buffer (`array.array`, `memoryview`) where NumPy is not installe
 
 import contextlib
 import math
+import mmap
 import os
 import socket
 import struct
@@ -22,7 +23,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from serai._wire import FAILURE, RAN, REFUSAL, RUN, FrameReader, WireError, send_frame
+from serai._wire import FAILURE, RAN, REFUSAL, RUN, SHARE, SHARED, FrameReader, WireError, send_frame
 
 __all__ = ["Model", "ModelError", "model"]
 
@@ -32,6 +33,8 @@ _SOCKET = "/run/serai/pool.sock"
 _RECONNECT_S = 5.0
 #: Longest one run may wait and work, in seconds.
 _DEFAULT_TIMEOUT_S = 30.0
+#: From this size on, inputs go through shared memory: below it, one more copy through a socket costs less.
+_SHARED_FROM_BYTES = 128 * 1024
 #: Idle connections that are kept; more are only open while as many threads run models at once.
 _MAX_IDLE = 8
 
@@ -114,6 +117,8 @@ class _Connection:
         self.path = path
         self._reader = FrameReader(self._sock)
         self._last = 0
+        self._shared: mmap.mmap | None = None
+        self._shares = sys.platform == "linux"  # until the pool says that it has none to give
 
     def close(self) -> None:
         self._sock.close()
@@ -121,20 +126,62 @@ class _Connection:
     def __del__(self) -> None:
         self._sock.close()
 
+    def _write_shared(self, buffers: list[Any], num_bytes: int) -> bool:
+        """Put large inputs where the pool reads them without a socket between. False: they travel as a frame."""
+        if num_bytes < _SHARED_FROM_BYTES or not self._shares:
+            return False
+        if self._shared is None or len(self._shared) < num_bytes:
+            self._shared = self._share(num_bytes + num_bytes // 2)
+            if self._shared is None:
+                self._shares = False
+                return False
+        at = 0
+        for buffer in buffers:
+            self._shared[at : at + len(buffer)] = buffer
+            at += len(buffer)
+        return True
+
+    def _share(self, num_bytes: int) -> mmap.mmap | None:
+        self._last += 1
+        send_frame(self._sock, [SHARE, self._last, num_bytes])
+        answer = self._reader.read_with_descriptor()
+        if answer is None:
+            raise ConnectionError("the pool has closed the connection")
+        header, _, descriptor = answer
+        if descriptor is None:
+            return None
+        try:
+            if header[0] != SHARED or os.fstat(descriptor).st_size < num_bytes:
+                return None
+            return mmap.mmap(descriptor, os.fstat(descriptor).st_size)
+        finally:
+            os.close(descriptor)
+
     def run(
         self, name: str, tensors: list[Any], buffers: list[Any], outputs: list[str], timeout_s: float
-    ) -> tuple[list[Any], bytes]:
-        self._last += 1
+    ) -> tuple[list[Any], bytes | memoryview]:
         # The pool answers in time by itself; this is for one that has stopped without closing.
         self._sock.settimeout(timeout_s + _RECONNECT_S)
-        send_frame(self._sock, [RUN, self._last, name, tensors, outputs, float(timeout_s)], *buffers)
+        num_bytes = sum(len(buffer) for buffer in buffers)
+        is_shared = self._write_shared(buffers, num_bytes)
+        self._last += 1
+        header = [RUN, self._last, name, tensors, outputs, float(timeout_s), num_bytes if is_shared else 0]
+        send_frame(self._sock, header, *([] if is_shared else buffers))
         while True:
             answer = self._reader.read()
             if answer is None:
                 raise ConnectionError("the pool has closed the connection")
             header, payload = answer
             if isinstance(header, list) and len(header) > 2 and header[1] == self._last:
-                return header, payload
+                return header, self._results_of(header, payload)
+
+    def _results_of(self, header: list[Any], payload: bytes) -> bytes | memoryview:
+        """The payload, or what the pool has put into shared memory instead. Valid until the next run."""
+        if header[0] != RAN or len(header) < 5 or not header[4]:
+            return payload
+        if self._shared is None or not 0 < header[4] <= len(self._shared):
+            raise WireError("an answer in memory that is not shared")
+        return memoryview(self._shared)[: header[4]]
 
 
 class _Connections:
@@ -252,7 +299,7 @@ def _numpy_or_none() -> Any:
     return numpy
 
 
-def _results(header: list[Any], payload: bytes) -> dict[str, Any]:
+def _results(header: list[Any], payload: bytes | memoryview) -> dict[str, Any]:
     """Arrays by name from an answer; raises what a failure or refusal says."""
     tag = header[0]
     if tag == FAILURE:
@@ -275,6 +322,7 @@ def _from_buffer(data: memoryview, dtype: str, shape: list[int]) -> Any:
     numpy = _numpy_or_none()
     if numpy is not None:
         return numpy.frombuffer(data, dtype).reshape(shape).copy()
+    data = memoryview(bytes(data))  # shared memory is used again by the next run
     letter: Any = _FORMATS[dtype][0]
     if letter == "e":
         return data

@@ -24,7 +24,9 @@ class Held:
         self._stacker = Stacker(model.signature, model.run)
         self._users = 0
         self._changed = threading.Condition()
-        self._num_bytes = model.resident_bytes()  # of this form, paged in: asking the kernel takes longer than a page-in
+        self._num_bytes = (
+            model.resident_bytes()
+        )  # of this form, paged in: asking the kernel takes longer than a page-in
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[Stacker]:

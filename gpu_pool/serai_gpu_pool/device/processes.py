@@ -58,6 +58,7 @@ class WorkerProcesses:
         self._threads = threads
         self._budget_of = budget_of
         self._arena = arena
+        self._nothing = Arena(1)  # workers that run an owner's programs do not see what others send
         self._is_boxed = is_boxed
         self._events: WorkerEvents | None = None
         self._processes: dict[WorkerId, _Process] = {}
@@ -69,7 +70,8 @@ class WorkerProcesses:
 
     def start_worker(self, worker: WorkerId) -> None:
         assert self._events, "begin comes first"
-        process = self._processes[worker] = _Process(worker, self._events, self._arena.fd)
+        inputs = self._nothing.read_only_fd if worker.owner else self._arena.read_only_fd
+        process = self._processes[worker] = _Process(worker, self._events, inputs)
         process.task = asyncio.get_running_loop().create_task(self._live(process))
 
     def kill_worker(self, worker: WorkerId, reason: str) -> None:
@@ -109,10 +111,12 @@ class WorkerProcesses:
         parts: list[bytes | memoryview] = []
         for ticket in batch.tickets:
             payload, offset = ticket.payload, -1
-            if isinstance(payload, Slab):
-                offset = payload.offset
-            else:
+            if not isinstance(payload, Slab):
                 parts.append(payload)
+            elif batch.worker.owner:
+                parts.append(payload.view())
+            else:
+                offset = payload.offset
             items.append(Item(len(payload), ticket.form, offset, ticket.tensors, ticket.outputs, ticket.as_json))
         header = messages.encode(Run(batch.id, batch.model, items, batch.wants_measure))
         self._processes[batch.worker].lanes[batch.lane].send_parts(header, parts)
@@ -163,13 +167,13 @@ class WorkerProcesses:
 class _Process:
     """One life of one worker."""
 
-    def __init__(self, id: WorkerId, events: WorkerEvents, arena_fd: int) -> None:
+    def __init__(self, id: WorkerId, events: WorkerEvents, inputs_fd: int) -> None:
         self.id = id
         self.is_ready = False
         self.lanes: list[WorkerLink] = []
         self.task: asyncio.Task[None] | None = None
         self._events = events
-        self._arena_fd = arena_fd
+        self._inputs_fd = inputs_fd
         self._loads: WorkerLink | None = None
         self._files: socket.socket | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -242,7 +246,7 @@ class _Process:
         pairs = [socket.socketpair() for _ in range(1 + MAX_LANES)]
         files = socket.socketpair()
         try:
-            theirs = [self._arena_fd, files[1].fileno(), *(pair[1].fileno() for pair in pairs)]
+            theirs = [self._inputs_fd, files[1].fileno(), *(pair[1].fileno() for pair in pairs)]
             process = self._process = await asyncio.create_subprocess_exec(
                 *(*command, *map(str, theirs)),
                 pass_fds=theirs,

@@ -8,8 +8,8 @@
     pool ──▶ runner host                Admitted
     runner host ──▶ replica             Call (version left empty)
     replica ──▶ runner host             Ready, Result, Failure
-    replica ──▶ pool                    Run
-    pool ──▶ replica                    Ran, Failure, Refusal
+    replica ──▶ pool                    Run, Share
+    pool ──▶ replica                    Ran, Shared, Failure, Refusal
 
 A payload, where there is one, follows the header as raw bytes and is never decoded on the way.
 Headers are msgpack arrays: [tag, field, field, …] in the order written here. Times are CLOCK_MONOTONIC seconds,
@@ -194,6 +194,9 @@ class Run(msgspec.Struct, frozen=True, array_like=True, tag=13):
     inputs: tuple[Tensor, ...]
     outputs: tuple[str, ...] = ()  # empty: all
     timeout_s: float = 30.0
+    shared_bytes: int = (
+        0  # more than 0: the inputs lie at the beginning of the memory that was shared, and the payload is empty
+    )
 
 
 class Ran(msgspec.Struct, frozen=True, array_like=True, tag=14):
@@ -202,6 +205,21 @@ class Ran(msgspec.Struct, frozen=True, array_like=True, tag=14):
     id: int
     outputs: tuple[Tensor, ...]
     duration_s: float
+    shared_bytes: int = 0  # more than 0: they lie at the beginning of the shared memory instead
+
+
+class Share(msgspec.Struct, frozen=True, array_like=True, tag=22):
+    """Ask for memory that both sides see, for large inputs and outputs. It takes the place of what was shared before."""
+
+    id: int
+    num_bytes: int
+
+
+class Shared(msgspec.Struct, frozen=True, array_like=True, tag=23):
+    """The descriptor of an anonymous file of so many bytes comes with this frame; 0: there is none to be had."""
+
+    id: int
+    num_bytes: int
 
 
 class Stats(msgspec.Struct, frozen=True, array_like=True, tag=15):
@@ -297,6 +315,8 @@ Message = (
     | Inspected
     | Command
     | Commanded
+    | Share
+    | Shared
 )
 
 _encode = msgspec.msgpack.Encoder().encode
