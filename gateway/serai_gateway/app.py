@@ -1,4 +1,4 @@
-"""The gateway's ASGI application: the call path in raw ASGI, everything else in Starlette."""
+"""The gateway's ASGI application: calls and the inference protocol in raw ASGI, everything else in Starlette."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -9,9 +9,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from serai_gateway.api import algorithms, health, metrics, openapi, publish
+from serai_gateway.api import algorithms, health, metrics, openapi, pool, publish
 from serai_gateway.api.calls import Calls, Receive, Scope, Send
 from serai_gateway.api.tally import Tally
+from serai_gateway.api.v2 import routes as v2
 from serai_gateway.caches import CatalogueCache
 from serai_gateway.catalogue import open_catalogue
 from serai_gateway.dispatch import Dispatcher
@@ -39,6 +40,9 @@ _ROUTES = [
     Route("/v1/algorithms", algorithms.list_algorithms, methods=["GET"]),
     Route("/v1/algorithms/{owner}/{name}", algorithms.get_algorithm, methods=["GET"]),
     Route("/v1/publish", publish.publish, methods=["POST"]),
+    Route("/v1/pool", pool.get_pool, methods=["GET"]),
+    Route("/v1/pool/models/{owner}/{name}/{verb}", pool.steer_model, methods=["POST"]),
+    Route("/v1/pool/models/{owner}/{name}/{model}/{verb}", pool.steer_model, methods=["POST"]),
 ]
 
 
@@ -50,7 +54,10 @@ class App:
         self.catalogue = open_catalogue(settings.home)
         self._dispatcher = Dispatcher(settings.run_dir)
         self._cache = CatalogueCache(self.catalogue, settings)
-        self._calls = Calls(self._cache, self._dispatcher, Tally(settings.metrics_dir))
+        self._pool = pool.PoolView(self._dispatcher.pool)
+        tally = Tally(settings.metrics_dir)
+        self._calls = Calls(self._cache, self._dispatcher, tally)
+        self._v2 = v2.InferenceProtocol(self.catalogue, self._cache, self._dispatcher, self._pool, tally)
         self._rest = self._build_rest()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,12 +67,14 @@ class App:
             except Exception:
                 _log.exception("call failed", action="call")
                 await _send_internal_error(send)
+        elif scope["type"] == "http" and self._v2.serves(scope["path"]):
+            await self._v2(scope, receive, send)
         else:
             await self._rest(scope, receive, send)
 
     def body_limit(self, path: bytes) -> int:
         """How large a body this path may have beyond the usual, for the server; 0: no more than usual."""
-        return publish.body_limit(path)
+        return publish.body_limit(path) or v2.body_limit(path)
 
     def _build_rest(self) -> Starlette:
         rest = Starlette(
@@ -82,6 +91,7 @@ class App:
         rest.state.catalogue = self.catalogue
         rest.state.cache = self._cache
         rest.state.dispatcher = self._dispatcher
+        rest.state.pool = self._pool
         return rest
 
     @contextlib.asynccontextmanager

@@ -1,30 +1,39 @@
 """Sends a call to the daemon that runs it and waits for its answer: one frame out, one frame back.
 
 Dispatcher ──▶ Route("runner.sock") ──▶ Link ──▶ runner host
-           └─▶ Route("pool.sock")   ──▶ Link ──▶ pool
+           └─▶ Route("pool.sock")   ──▶ Link ──▶ pool      (also infer, command, inspect)
 """
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
+from serai.ipc.frames import Buffer
 from serai.ipc.link import Link
 from serai.ipc.messages import (
     Call,
     Cancel,
+    Command,
+    Commanded,
     ContentType,
     Define,
     Failure,
+    Infer,
+    Inferred,
+    Inspect,
+    Inspected,
     Refusal,
     Result,
     Stats,
     Unknown,
     VersionSpec,
+    Wanted,
+    Written,
     decode,
     encode,
 )
+from serai_gateway.pending import Gone, Pending, Reply
 
 #: How long a call waits for a daemon that is not there. A killed one is back within 1 s; this leaves room.
 CONNECT_WAIT_S = 5.0
@@ -38,28 +47,13 @@ _SWEEP_S = 0.2
 #: A call younger than this has its caller's departure noticed only when the answer is written.
 _WATCH_AFTER_S = 0.5
 
+#: A frame says the length of its header in 16 bits.
+MAX_HEADER_BYTES = 0xFFFF
+
+Verb = Literal["load", "unload", "pin", "unpin"]
+
 Answer = tuple[Result | Failure | Refusal, bytes]
-
-
-class Pending:
-    """A call on its way."""
-
-    __slots__ = ("answer", "call", "gone", "payload", "sent_at", "spec", "watcher")
-
-    def __init__(self, spec: VersionSpec, call: Call, payload: bytes, answer: asyncio.Future[Answer]) -> None:
-        self.spec = spec
-        self.call = call
-        self.payload = payload
-        self.answer = answer
-        self.sent_at = time.monotonic()
-        self.gone: Callable[[], Awaitable[Any]] | None = None
-        self.watcher: asyncio.Task[None] | None = None
-
-    def settle(self, message: Result | Failure | Refusal, payload: bytes) -> None:
-        if self.watcher is not None:
-            self.watcher.cancel()
-        if not self.answer.done():
-            self.answer.set_result((message, payload))
+InferAnswer = tuple[Inferred | Failure | Refusal, bytes]
 
 
 class Route:
@@ -68,7 +62,7 @@ class Route:
     def __init__(self, name: str, socket_path: Path) -> None:
         self.name = name
         self._pending: dict[int, Pending] = {}
-        self._stats: dict[int, asyncio.Future[bytes]] = {}
+        self._questions: dict[int, asyncio.Future[bytes]] = {}
         self._defined: set[str] = set()
         self._next_id = 0
         self._sweeper: asyncio.TimerHandle | None = None
@@ -97,50 +91,109 @@ class Route:
         call_id: str,
         payer: str,
         wants_stdout: bool = False,
-        gone: Callable[[], Awaitable[Any]] | None = None,
+        gone: Gone | None = None,
     ) -> Answer:
-        """Run one call. `gone` is awaited on slow calls: when it returns, the caller has left."""
-        if not self._link.is_open:
-            wait_s = min(CONNECT_WAIT_S, deadline - time.monotonic())
-            if not await self._link.wait_open(wait_s):
-                return self._refuse_unavailable()
-        self._next_id = call_id_number = self._next_id + 1
-        call = Call(call_id_number, spec.key, content_type, deadline, call_id, payer, wants_stdout)
-        pending = Pending(spec, call, payload, asyncio.get_running_loop().create_future())
-        pending.gone = gone
-        self._pending[call_id_number] = pending
-        self._send(pending)
-        if self._sweeper is None:
-            self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep)
+        """Run one call."""
+        if not self._link.is_open and not await self._wait_for_link(deadline):
+            return self._refuse_unavailable()
+        self._next_id = number = self._next_id + 1
+        call = Call(number, spec.key, content_type, deadline, call_id, payer, wants_stdout)
+        pending = self._begin(Pending(spec, call, payload, gone))
         try:
             return await pending.answer
         finally:
-            self._pending.pop(call_id_number, None)
+            self._pending.pop(number, None)
+
+    async def infer(
+        self,
+        spec: VersionSpec,
+        model: str,
+        inputs: tuple[Written, ...],
+        outputs: tuple[Wanted, ...],
+        payload: Buffer,
+        *,
+        as_json: bool,
+        deadline: float,
+        call_id: str,
+        payer: str,
+        priority: int = 0,
+        gone: Gone | None = None,
+    ) -> InferAnswer:
+        """Run one model of a version with named tensors: see `Infer`. For the pool."""
+        if not self._link.is_open and not await self._wait_for_link(deadline):
+            return self._refuse_unavailable()
+        self._next_id = number = self._next_id + 1
+        infer = Infer(number, spec.key, model, inputs, outputs, as_json, deadline, call_id, payer, priority)
+        pending = self._begin(Pending(spec, infer, payload, gone))
+        try:
+            message, answer = await pending.answer
+        finally:
+            self._pending.pop(number, None)
+        return (message, answer) if isinstance(message, Inferred | Failure | Refusal) else self._refuse_nonsense()
+
+    async def command(
+        self, spec: VersionSpec, verb: Verb, model: str, deadline: float
+    ) -> Commanded | Failure | Refusal:
+        """Have one model of a version loaded, unloaded, pinned or unpinned; returns when it is so. For the pool."""
+        if not self._link.is_open and not await self._wait_for_link(deadline):
+            return self._refuse_unavailable()[0]
+        self._next_id = number = self._next_id + 1
+        pending = self._begin(Pending(spec, Command(number, verb, spec.key, model, deadline), b"", None))
+        try:
+            message, _ = await pending.answer
+        finally:
+            self._pending.pop(number, None)
+        return message if isinstance(message, Commanded | Failure | Refusal) else self._refuse_nonsense()[0]
 
     async def stats(self, timeout_s: float = 1.0) -> bytes:
         """The daemon's figures as Prometheus text; empty when it does not answer."""
+        return await self._ask(Stats, timeout_s)
+
+    async def inspect(self, timeout_s: float = 2.0) -> bytes:
+        """What the pool holds, a `serai_gpu_pool.snapshot.Snapshot` as JSON; empty when it does not answer."""
+        return await self._ask(Inspect, timeout_s)
+
+    async def _ask(self, question: type[Stats | Inspect], timeout_s: float) -> bytes:
         self._next_id = number = self._next_id + 1
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._stats[number] = answer
+        self._questions[number] = answer
         try:
-            if not self._link.send(encode(Stats(number))):
+            if not self._link.send(encode(question(number))):
                 return b""
             async with asyncio.timeout(timeout_s):
                 return await answer
         except TimeoutError:
             return b""
         finally:
-            self._stats.pop(number, None)
+            self._questions.pop(number, None)
 
-    def _refuse_unavailable(self) -> Answer:
+    async def _wait_for_link(self, deadline: float) -> bool:
+        return await self._link.wait_open(min(CONNECT_WAIT_S, deadline - time.monotonic()))
+
+    def _begin(self, pending: Pending) -> Pending:
+        self._pending[pending.call.id] = pending
+        self._send(pending)
+        if self._sweeper is None:
+            self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep)
+        return pending
+
+    def _refuse_unavailable(self) -> tuple[Refusal, bytes]:
         message = f"the {self.name} is not there; it is being restarted"
         return Refusal(0, "unavailable", message, retriable=True, retry_after_s=1.0), b""
+
+    def _refuse_nonsense(self) -> tuple[Refusal, bytes]:
+        return Refusal(0, "unavailable", f"the {self.name} answered something else than it was asked"), b""
 
     def _send(self, pending: Pending) -> None:
         spec = pending.spec
         if spec.key not in self._defined:
+            definition = encode(Define(spec))
+            if len(definition) > MAX_HEADER_BYTES:  # an author's doing: it must not cost the others this connection
+                message = f"the models of {spec.key} have more or longer names than {MAX_HEADER_BYTES} bytes hold"
+                pending.settle(Refusal(pending.call.id, "too_large", message), b"")
+                return
             self._defined.add(spec.key)
-            self._link.send(encode(Define(spec)))
+            self._link.send(definition)
         self._link.send(encode(pending.call), pending.payload)
 
     def _on_open(self) -> None:
@@ -152,10 +205,13 @@ class Route:
         for pending in lost.values():
             message = f"the {self.name} died with the call in it"
             pending.settle(Refusal(0, "crashed", message, retriable=True), b"")
+        for answer in self._questions.values():
+            if not answer.done():
+                answer.set_result(b"")
 
     def _on_frame(self, header: bytes, payload: bytes) -> None:
         message = decode(header)
-        if isinstance(message, Result | Failure | Refusal):
+        if isinstance(message, Reply):
             pending = self._pending.pop(message.id, None)
             if pending is not None:  # else: late, the call has been answered
                 pending.settle(message, payload)
@@ -164,8 +220,8 @@ class Route:
             if pending is not None:
                 self._defined.discard(pending.spec.key)
                 self._send(pending)
-        elif isinstance(message, Stats):
-            answer = self._stats.get(message.id)
+        elif isinstance(message, Stats | Inspected):
+            answer = self._questions.get(message.id)
             if answer is not None and not answer.done():
                 answer.set_result(payload)
 

@@ -74,7 +74,7 @@ def _settings(arguments: list[str]) -> Settings:
     parser.add_argument("--home", type=Path, required=True, help="folder of this Serai")
     parser.add_argument("--cpu-budget", default="", help="memory for loaded models, e.g. 2GiB (a quarter of RAM)")
     parser.add_argument("--host-budget", default="", help="memory for evicted weights, e.g. 4GiB (a quarter of RAM)")
-    parser.add_argument("--policy", choices=POLICIES, default=DEFAULT_POLICY, help="who is evicted")
+    parser.add_argument("--eviction", choices=POLICIES, default=DEFAULT_POLICY, help="who is evicted")
     parser.add_argument("--placement", choices=("best_fit", "spread"), default="spread", help="with several devices")
     parser.add_argument("--devices", default="auto", help="which ones, e.g. cuda:0,cpu (all that are found)")
     parser.add_argument("--sandbox", choices=("auto", "bubblewrap", "none"), default="auto", help="what workers run in")
@@ -85,7 +85,7 @@ def _settings(arguments: list[str]) -> Settings:
             given.home.absolute(),
             parse_bytes(given.cpu_budget) if given.cpu_budget else default_cpu_budget(),
             parse_bytes(given.host_budget) if given.host_budget else default_host_budget(),
-            given.policy,
+            given.eviction,
             given.devices,
             given.sandbox,
             given.threads,

@@ -106,7 +106,7 @@ class Settings:
         if self.cpu_budget_bytes < _MIN_BUDGET_BYTES:
             raise SettingError(f"--cpu-budget {self.cpu_budget_bytes} is too small; at least {_MIN_BUDGET_BYTES} bytes")
         if self.policy not in POLICIES:
-            raise SettingError(f"--policy {self.policy} is not one of {', '.join(POLICIES)}")
+            raise SettingError(f"--eviction {self.policy} is not one of {', '.join(POLICIES)}")
         if self.limits.placement not in ("best_fit", "spread"):
             raise SettingError(f"--placement {self.limits.placement} is not best_fit or spread")
         if not 1 <= self.threads <= 1024:

@@ -56,6 +56,7 @@ class ModelStats(msgspec.Struct, frozen=True):
 class ModelView(msgspec.Struct, frozen=True):
     key: str  # ModelSpec.key
     name: str  # in the manifest of the version that was seen first
+    algorithm: str  # of that version: "owner/name"
     owner: str
     format: str
     state: Literal["disk", "host", "loading", "resident", "leaving"]
@@ -78,6 +79,7 @@ class EvictionView(msgspec.Struct, frozen=True):
 
     model: str
     name: str
+    algorithm: str
     device: str
     reason: str
     s_ago: float

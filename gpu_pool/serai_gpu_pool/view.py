@@ -67,6 +67,7 @@ def _model(model: Model, devices: list[Device], now: float) -> ModelView:
     return ModelView(
         model.key,
         model.spec.name,
+        f"{model.spec.owner}/{model.spec.algorithm}",
         model.spec.owner,
         model.spec.format,
         copy.place.value if copy is not None else "disk",
@@ -108,4 +109,4 @@ def _stats(model: Model, copy: Copy | None, now: float) -> ModelStats:
 
 
 def _eviction(device: Device, one, now: float) -> EvictionView:
-    return EvictionView(one.key, one.name, device.id, one.reason, now - one.at, one.age_s, one.worth)
+    return EvictionView(one.key, one.name, one.algorithm, device.id, one.reason, now - one.at, one.age_s, one.worth)

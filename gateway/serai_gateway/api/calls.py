@@ -110,7 +110,7 @@ class Calls:
         options = parse_options(scope["query_string"])
         content_type = parse_content_type(headers)
         version, spec = await self._cache.version(wanted.owner, wanted.name, wanted.version, caller.account)
-        _check_permission(caller, version)
+        check_permission(caller, version)
         return Admitted(caller.account, version, spec, options, content_type)
 
     async def _run(
@@ -127,7 +127,7 @@ class Calls:
             call_id=request_id,
             payer=call.account.name,
             wants_stdout=wants_stdout,
-            gone=lambda: _until_gone(receive),
+            gone=lambda: until_gone(receive),
         )
         if isinstance(message, Refusal):
             if message.code == "deadline":
@@ -147,7 +147,7 @@ class Calls:
         return _answer(message, result_bytes, request_id, call.options, stdout, is_owner)
 
 
-def _check_permission(caller: Caller, version: Version) -> None:
+def check_permission(caller: Caller, version: Version) -> None:
     allowed = caller.key.permissions
     if not allowed.call:
         raise Forbidden("this key may not call algorithms; use one that may")
@@ -231,7 +231,7 @@ async def _check_input(content_type: ContentType, body: bytes) -> None:
         raise InvalidRequest(message) from error
 
 
-async def _until_gone(receive: Receive) -> None:
+async def until_gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 

@@ -5,6 +5,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from serai_gpu_pool.eviction import DEFAULT_POLICY, POLICIES
 from serai_gpu_pool.settings import SettingError, parse_bytes
 from serai_runner.settings import SandboxChoice
 
@@ -19,6 +20,10 @@ class Options:
     workers: int
     cpu_budget: str | None
     cpu_threads: int | None
+    host_budget: str | None
+    devices: str | None
+    eviction: str | None
+    placement: str | None
     sandbox: SandboxChoice
     grace_s: float
 
@@ -75,10 +80,32 @@ def parse(arguments: list[str]) -> Options:
         help="threads that one run of a model uses on the CPU (default: one for each core)",
     )
     parser.add_argument(
+        "--host-budget",
+        type=_size,
+        metavar="BYTES",
+        help="memory for weights that were evicted from a device, such as 4GiB (default: a quarter of RAM)",
+    )
+    parser.add_argument(
+        "--devices",
+        metavar="IDS",
+        help="where models run, such as cuda:0,cuda:1 or cpu (default: every GPU that is found, and the CPU)",
+    )
+    parser.add_argument(
+        "--eviction",
+        choices=POLICIES,
+        help=f"which model goes when another needs its room (default {DEFAULT_POLICY}: the least worth keeping)",
+    )
+    parser.add_argument(
+        "--placement",
+        choices=("spread", "best_fit"),
+        help="where a model goes when several devices have room (default spread)",
+    )
+    parser.add_argument(
         "--sandbox",
         choices=("auto", "bubblewrap", "none"),
         default="auto",
-        help="how algorithms are contained (default auto: bubblewrap where installed; none: limits only, trusted code)",
+        help="how algorithms and workers are contained (default auto: bubblewrap where installed; none: limits only, "
+        "trusted code)",
     )
     parser.add_argument(
         "--grace",

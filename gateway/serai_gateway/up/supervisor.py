@@ -30,6 +30,20 @@ class StartError(Exception):
     """Serai cannot start; the message says why and what to do."""
 
 
+def _pool_options(options: Options) -> list[str]:
+    """What the pool is told beside its home; its own defaults where nothing was said."""
+    given = {
+        "--cpu-budget": options.cpu_budget,
+        "--threads": str(options.cpu_threads) if options.cpu_threads else None,
+        "--host-budget": options.host_budget,
+        "--devices": options.devices,
+        "--eviction": options.eviction,
+        "--placement": options.placement,
+        "--sandbox": options.sandbox,
+    }
+    return [word for name, value in given.items() if value for word in (name, value)]
+
+
 class Supervisor:
     def __init__(self, options: Options, home: Home, say: Callable[[str], None]) -> None:
         self._options = options
@@ -127,11 +141,7 @@ class Supervisor:
         common = ["--home", str(home.path)]
         environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1"}
         runner_command = [*python, "serai_runner", *common, "--sandbox", options.sandbox]
-        pool_command = [*python, "serai_gpu_pool", *common]
-        if options.cpu_budget:
-            pool_command += ["--cpu-budget", options.cpu_budget]
-        if options.cpu_threads:
-            pool_command += ["--threads", str(options.cpu_threads)]
+        pool_command = [*python, "serai_gpu_pool", *common, *_pool_options(options)]
         descriptor = self._listener.fileno()
         gateway_command = [
             *python,

@@ -123,6 +123,7 @@ class Device:
         self._counts.load_seconds += load_s
         self.policy.used(copy.key, residence.num_bytes, self.return_s(copy), now)
         if residence.num_bytes > self.most_for_models:
+            model.pinned = False
             self._leave(copy, "too_large", now)
 
     def load_failed(self, copy: Copy) -> None:
@@ -341,7 +342,7 @@ class Device:
 
     def replace_doomed(self) -> None:
         for worker in self.workers.values():
-            if worker.doomed and worker.is_up and worker.is_idle:
+            if worker.doomed and worker.is_up and worker.is_quiet:
                 self.end(worker, worker.doomed)
 
     def end(self, worker: Worker, reason: str) -> None:

@@ -16,6 +16,7 @@ AGE_BUCKETS = (0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 86400.0)
 class Eviction(NamedTuple):
     key: str
     name: str
+    algorithm: str
     reason: str
     at: float
     age_s: float
@@ -31,7 +32,9 @@ class History:
 
     def evicted(self, copy: Copy, worth: float, reason: str, now: float) -> None:
         age_s = now - copy.loaded_at
-        self.latest.appendleft(Eviction(copy.key, copy.model.spec.name, reason, now, age_s, worth))
+        spec = copy.model.spec
+        algorithm = f"{spec.owner}/{spec.algorithm}"
+        self.latest.appendleft(Eviction(copy.key, spec.name, algorithm, reason, now, age_s, worth))
         if len(self._ages) < _MOST_AGES:
             self._ages.append(age_s)
 

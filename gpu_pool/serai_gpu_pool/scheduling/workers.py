@@ -61,12 +61,16 @@ class Worker:
         return self.state is WorkerState.UP and not self.doomed
 
     @property
+    def is_quiet(self) -> bool:
+        """Nothing runs, and nothing is on its way in or out."""
+        return not (self.batches or self.loading or self.improving) and not any(
+            copy.place is Place.LEAVING for copy in self.copies.values()
+        )
+
+    @property
     def is_idle(self) -> bool:
-        """Nothing runs, nothing is on its way in or out, and nobody waits for a model in it."""
-        return not self.batches and not self.loading and not self.improving and not any(
-            copy.place in (Place.LOADING, Place.LEAVING) or len(copy.model.queue) or copy.model.pinned
-            for copy in self.copies.values()
-        )  # fmt: skip
+        """Quiet, and nobody waits for a model in it."""
+        return self.is_quiet and not any(len(copy.model.queue) or copy.model.pinned for copy in self.copies.values())
 
     def may_load(self, copy: Copy, limits: Limits, now: float) -> bool:
         """One load at a time, since loads compete for disk and memory; but one that takes much longer than it should

@@ -64,7 +64,9 @@ def duration(seconds: float) -> str:
 
 
 def title(model: Fields) -> str:
-    return " ".join(printable(f"{model['owner']}/{model['name']}").split())
+    """As `serai pool pin` takes it: OWNER/NAME, and the model's own name where it has another."""
+    algorithm, name = model["algorithm"], model["name"]
+    return " ".join(printable(algorithm if algorithm.endswith(f"/{name}") else f"{algorithm}/{name}").split())
 
 
 class _Paint:
@@ -224,7 +226,7 @@ def _draw_evictions(pool: Fields, width: int | None) -> Iterator[str]:
     yield _cut(f"latest evictions, by {printable(pool['policy'])}:", width)
     for one in pool["evictions"]:
         reason = " ".join(printable(one["reason"]).split())
-        name = " ".join(printable(one["name"]).split())
+        name = title(one)
         after = f"after {duration(one['age_s'])}"
         yield _cut(f"  {duration(one['s_ago']):>6} ago  {name} left {one['device']} {after}: {reason}", width)
 

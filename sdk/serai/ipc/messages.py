@@ -49,6 +49,7 @@ class ModelSpec(msgspec.Struct, frozen=True, array_like=True):
     prepared: str = ""  # folder with the form that loads fastest (see serai_gpu_pool.prepare); empty: there is none
     inputs: tuple[TensorSpec, ...] = ()  # as found or declared at publish time
     outputs: tuple[TensorSpec, ...] = ()
+    algorithm: str = ""  # name of the algorithm that it belongs to
 
     @property
     def key(self) -> str:
