@@ -56,7 +56,7 @@ class Policy(Protocol):
 
 
 def cheapest(candidates: Iterable[Candidate], worths: Iterable[float], wanted_bytes: int) -> list[str] | None:
-    """The least worth first until there is room, then those are spared again, the most worth first, that are not needed.
+    """The least worth first until there is room; then those that are not needed are spared, the most worth first.
 
     Measured against the selection with the least loss in all, which prefers one large model to several small ones: this
     one leaves more free for the next load and costs 5 % less load time.
@@ -78,20 +78,15 @@ def cheapest(candidates: Iterable[Candidate], worths: Iterable[float], wanted_by
     return [one.model for one in going if one.model not in kept]
 
 
-class _Known(NamedTuple):
-    num_bytes: int
-    load_s: float
-
-
 class _Remembering:
     """Size and cost of what was used lately, and nothing about the rest."""
 
     def __init__(self) -> None:
-        self._known: dict[str, _Known] = {}  # the longest unused first
+        self._known: dict[str, tuple[int, float]] = {}  # bytes, load time; the longest unused first
 
     def loaded(self, model: str, num_bytes: int, load_s: float, now: float) -> None:
         self._known.pop(model, None)
-        self._known[model] = _Known(num_bytes, max(load_s, _MIN_LOAD_S))
+        self._known[model] = max(num_bytes, 1), max(load_s, _MIN_LOAD_S)
         if len(self._known) > MAX_KNOWN:
             self.forget(next(iter(self._known)))
 
@@ -117,8 +112,8 @@ class _Remembering:
 
     def _cost(self, model: str) -> float:
         """Seconds of loading for each GiB that it frees; what nobody knows costs nothing."""
-        known = self._known.get(model)
-        return known.load_s * _UNIT_BYTES / max(known.num_bytes, 1) if known else 0.0
+        num_bytes, load_s = self._known.get(model, (1, 0.0))
+        return load_s * _UNIT_BYTES / num_bytes
 
 
 #: Of a model that was loaded and waits for its first use.
@@ -145,7 +140,7 @@ class Reuse(_Remembering):
             uses = self._uses[model] = Uses()
         if not self._num_uses:
             self._began_at = now
-        self._num_uses += uses.add(now, self._known[model].load_s)
+        self._num_uses += uses.add(now, self._known[model][1])
 
     def worth(self, model: str, now: float) -> float:
         usual_gap_s = len(self._known) * (now - self._began_at) / max(self._num_uses, 1)
@@ -168,7 +163,7 @@ class _Counting(_Remembering):
 
     def _learn(self, model: str, now: float) -> None:
         count, _, at = self._counts.get(model, (0.0, 0.0, float("-inf")))
-        if now - at < self._known[model].load_s:
+        if now - at < self._known[model][1]:
             return  # the same use: nobody could have evicted it and brought it back meanwhile
         count = self._count(model) + 1
         self._clock += 1 / len(self._known)
@@ -243,8 +238,7 @@ class LargestFirst(_Remembering):
     """Worth: how little room it takes. As few as possible go."""
 
     def worth(self, model: str, now: float) -> float:
-        known = self._known.get(model)
-        return _UNIT_BYTES / max(known.num_bytes, 1) if known else 0.0
+        return _UNIT_BYTES / self._known[model][0] if model in self._known else 0.0
 
 
 #: By the name under which an operator asks for it.
@@ -257,9 +251,3 @@ POLICIES: dict[str, Callable[[], Policy]] = {
 }
 #: See benchmarks/README.md, C6 and C7: the fewest load seconds on each of their traces.
 DEFAULT_POLICY = "reuse"
-
-
-def least_recently_used(candidates: Iterable[Candidate], wanted_bytes: int) -> list[str] | None:
-    """The longest unused first, and no more of them than are needed."""
-    candidates = list(candidates)
-    return cheapest(candidates, [one.last_used for one in candidates], wanted_bytes)

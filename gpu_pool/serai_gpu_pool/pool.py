@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+#: What was measured is written so long after something was loaded. A kill loses at most that, and it is measured again.
+_SAVE_AFTER_S = 30.0
+
 
 class Pool:
     """Owns the scheduler, the workers and the connections. Implements `Effects` and `WorkerEvents`."""
@@ -61,6 +64,7 @@ class Pool:
         self._timer_due = 0.0
         self.links: set[Link] = set()
         self.drained = asyncio.Event()  # draining, and nobody waits any more
+        self._saving: asyncio.TimerHandle | None = None
 
     async def serve(self) -> None:
         """Open the socket, run until drained, then close everything."""
@@ -133,6 +137,8 @@ class Pool:
     def on_loaded(self, id: WorkerId, key: str, residence: Residence, load_s: float) -> None:
         self._scheduler.on_loaded(id, key, residence, load_s, time.monotonic())
         self._advance_soon()
+        if self._saving is None:
+            self._saving = self._loop.call_later(_SAVE_AFTER_S, self._save)
 
     def on_load_failed(self, id: WorkerId, key: str, failure: LoadFailure) -> None:
         log.warning("model not loaded", action="load_failed", model=key[-64:], kind=failure.kind, why=failure.message)
@@ -248,6 +254,10 @@ class Pool:
                 for other in list(self.links):
                     if isinstance(other, ReplicaLink) and other.version == request:
                         other.close()
+
+    def _save(self) -> None:
+        self._saving = None
+        self._records.save(self._scheduler.models.values())
 
     def _gateway_link(self) -> Any:
         return GatewayLink(self)

@@ -13,7 +13,7 @@ from collections import deque
 _GAPS = 16
 #: Uses that every model is thought to have had before its first one, at the mean rate of all models.
 _PRIOR_USES = 0.5
-#: Gaps of a memoryless model that every model is thought to have had: a few observed ones say little about their spread.
+#: Gaps of a memoryless model that every model is thought to have had: few observed ones say little about their spread.
 _PRIOR_GAPS = 4.0
 #: Squared coefficient of variation up to which gaps count as memoryless: beyond it a long pause is news.
 _MEMORYLESS = 1.05
@@ -31,10 +31,11 @@ class Uses:
     the model and brought it back in between. So a model in steady demand counts as used once a load time.
     """
 
-    __slots__ = ("_gaps", "_sum", "_sum_of_squares", "is_regular", "last", "last_counted")
+    __slots__ = ("_gaps", "_load_s", "_sum", "_sum_of_squares", "is_regular", "last", "last_counted")
 
     def __init__(self) -> None:
         self._gaps: deque[float] = deque(maxlen=_GAPS)
+        self._load_s = 0.0
         self._sum = 0.0
         self._sum_of_squares = -1.0  # negative: has to be summed up again
         self.is_regular = False
@@ -42,7 +43,7 @@ class Uses:
 
     def add(self, now: float, load_s: float) -> bool:
         """It was used. Whether that counts as a use of its own."""
-        self.last = now
+        self.last, self._load_s = now, load_s
         gap_s = now - self.last_counted
         if gap_s < load_s:
             return False
@@ -72,9 +73,9 @@ class Uses:
     def rate(self, now: float, usual_gap_s: float) -> float:
         """Uses a second to be expected from now on; `usual_gap_s`: mean gap of all models.
 
-        (1) By the clock: the inverse of what is left until then. (2) Memoryless: uses by seconds. (3) In bursts: its gaps
-        are thought to be exponential with a rate that is itself drawn anew for each gap (Lomax). The longer such a model
-        has been idle, the longer its pause is likely to go on.
+        (1) By the clock: the inverse of what is left until then, and no more than once a load time. (2) Memoryless:
+        uses by seconds. (3) In bursts: its gaps are thought to be exponential with a rate that is drawn anew for each
+        of them (Lomax). The longer such a model has been idle, the longer its pause is likely to go on.
         """
         self._sum_up()
         count, total, squares = len(self._gaps), self._sum, self._sum_of_squares
@@ -83,7 +84,7 @@ class Uses:
             gap_s = total / count
             left_s = self.last_counted + gap_s - now
             if left_s > -_OVERDUE * gap_s:
-                return 1 / max(abs(left_s), self._blur_s())
+                return 1 / max(abs(left_s), self._blur_s(), self._load_s)
         if not count:
             idle_s = min(idle_s, usual_gap_s) if idle_s == math.inf else idle_s  # loaded, but not used yet
             return _PRIOR_USES / max(idle_s + _PRIOR_USES * usual_gap_s, 1e-9)
@@ -108,6 +109,9 @@ class Uses:
         self.is_regular = bool(limit) and count * self._sum_of_squares / (self._sum * self._sum) - 1 < limit
 
 
+#: Load times that lie between two calls at least for a prefetch to make sense: what is called more often stays anyway.
+_MIN_LOADS = 4.0
+
 
 class Predictor:
     """Tells which models to load before they are called."""
@@ -130,7 +134,7 @@ class Predictor:
             return
         self._due.pop(model, None)
         expected = uses.expected_next()
-        if expected is not None:
+        if expected is not None and uses.mean_gap_s > _MIN_LOADS * load_s:
             at_s, blur_s = expected
             self._due[model] = at = max(now, at_s - blur_s - load_s)
             heapq.heappush(self._heap, (at, model))

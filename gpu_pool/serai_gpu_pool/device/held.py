@@ -19,7 +19,7 @@ class Held:
 
     def __init__(self, spec: ModelSpec, source: Source, model: OpenModel) -> None:
         self.spec = spec
-        self.source = Source("", source.prepared)  # the descriptor is closed after loading
+        self.source = Source("", source.prepared)  # the file is only there while it is loaded
         self.model = model
         self._stacker = Stacker(model.signature, model.run)
         self._users = 0
@@ -53,12 +53,16 @@ class Held:
     def loaded(self, load_s: float, process_bytes: int) -> Loaded:
         model = self.model
         can_improve = model.form == "mapped"
-        kept = model.kept_bytes()
+        kept = self.kept_bytes()
         return Loaded(self.spec.key, self._num_bytes, kept, model.can_page, can_improve, 0, load_s, process_bytes)
+
+    def kept_bytes(self) -> int:
+        """Of host memory, while it is paged out."""
+        return self.model.kept_bytes() + self.model.cached_bytes()
 
     def improved(self, process_bytes: int) -> Improved:
         model = self.model
-        return Improved(self.spec.key, self._num_bytes, model.kept_bytes(), model.can_page, process_bytes)
+        return Improved(self.spec.key, self._num_bytes, self.kept_bytes(), model.can_page, process_bytes)
 
 
 class HeldModels:

@@ -2,7 +2,7 @@
 
 Requests of one socket are answered in their order, except that loads and improvements go on beside the rest; so a long
 run holds up neither a load nor the other lanes. Headers are msgpack arrays as in `serai.ipc`; payloads follow as raw
-bytes. A third kind of socket carries the descriptor of the file for each Load.
+bytes.
 
     loads     Load ──▶ Loaded or LoadFailed     PageIn ──▶ the same     Improve ──▶ Improved
               PageOut, Close ──▶ Left           (first of all, unasked: WorkerReady)
@@ -27,9 +27,8 @@ class WorkerReady(msgspec.Struct, frozen=True, array_like=True, tag=1):
 
 
 class Load(msgspec.Struct, frozen=True, array_like=True, tag=2):
-    """The file's descriptor comes over the socket for files."""
-
     model: ModelSpec
+    path: str  # of the file, as the worker sees it
 
 
 class Loaded(msgspec.Struct, frozen=True, array_like=True, tag=3):

@@ -34,7 +34,7 @@ class ModelFileError(ValueError):
 
 def check_onnx(data: bytes | memoryview) -> None:
     """Raises ModelFileError."""
-    walk = _Walk(memoryview(data))
+    walk = Walk(memoryview(data))
     walk.model()
     if not walk.num_graphs:
         raise ModelFileError("the file is not an ONNX model: it has no graph")
@@ -52,7 +52,7 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
     raise ModelFileError("the file is not an ONNX model: broken number")
 
 
-class _Walk:
+class Walk:
     def __init__(self, data: memoryview) -> None:
         self._data = data
         self._fields = 0

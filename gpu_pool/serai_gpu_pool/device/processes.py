@@ -16,7 +16,9 @@ from serai_gpu_pool.core import Batch, LoadFailure
 from serai_gpu_pool.device import messages, sandbox
 from serai_gpu_pool.device.base import WorkerEvents
 from serai_gpu_pool.device.messages import Close, Improve, Item, Load, PageIn, PageOut, Run
+from serai_gpu_pool.device.shown_files import SHOWN_AT, ShownFiles
 from serai_gpu_pool.device.worker_link import WorkerLink, report
+from serai_gpu_pool.frameworks.registry import SHARED
 from serai_gpu_pool.scheduling.copies import WorkerId
 from serai_gpu_pool.scheduling.workers import MAX_LANES
 
@@ -71,7 +73,8 @@ class WorkerProcesses:
     def start_worker(self, worker: WorkerId) -> None:
         assert self._events, "begin comes first"
         inputs = self._nothing.read_only_fd if worker.owner else self._arena.read_only_fd
-        process = self._processes[worker] = _Process(worker, self._events, inputs)
+        files = ShownFiles(self._work_folder(worker) / "models")
+        process = self._processes[worker] = _Process(worker, self._events, inputs, files)
         process.task = asyncio.get_running_loop().create_task(self._live(process))
 
     def kill_worker(self, worker: WorkerId, reason: str) -> None:
@@ -82,17 +85,13 @@ class WorkerProcesses:
     def load(self, worker: WorkerId, model: ModelSpec) -> None:
         process = self._processes[worker]
         try:
-            descriptor = os.open(model.path, os.O_RDONLY | os.O_CLOEXEC)
+            path = process.files.show(model) if self._is_boxed else model.path
         except OSError as error:
             message = f'model "{model.name}" cannot be read from the file store ({error.strerror}); publish it again'
             failure = LoadFailure("damaged", message)
             asyncio.get_running_loop().call_soon(process.load_failed, model.key, failure)
             return
-        try:
-            process.send_file(descriptor)
-        finally:
-            os.close(descriptor)
-        process.ask(Load(model))
+        process.ask(Load(model, path))
 
     def page_in(self, worker: WorkerId, key: str) -> None:
         self._processes[worker].ask(PageIn(key))
@@ -137,7 +136,7 @@ class WorkerProcesses:
         """From its start to its end, and who is told."""
         assert self._events
         try:
-            reason = await process.live(self._command(process.id), self._work_folder(process.id))
+            reason = await process.live(self._command(process), self._work_folder(process.id))
         except OSError as error:
             reason = f"it could not be started: {error}"
         if self._processes.get(process.id) is process:
@@ -150,8 +149,9 @@ class WorkerProcesses:
     def _work_folder(self, worker: WorkerId) -> Path:
         return self._folder / str(worker).replace("/", "-").replace(":", "-")
 
-    def _command(self, worker: WorkerId) -> list[str]:
+    def _command(self, process: "_Process") -> list[str]:
         """Without the descriptors."""
+        worker = process.id
         budget = self._budget_of(worker.device)
         memory_bytes = budget + max(_RUN_BYTES, budget // 4)
         parent = sandbox.PARENT_INSIDE if self._is_boxed else os.getpid()
@@ -160,22 +160,24 @@ class WorkerProcesses:
         if not self._is_boxed:
             return words
         is_gpu = worker.device != "cpu"
-        read_only = (self._prepared,) if worker.framework == "onnx" else ()
+        read_only: tuple[sandbox.Mount, ...] = ((process.files.folder, SHOWN_AT),)
+        if worker.framework in SHARED:
+            read_only += (self._prepared,)
         return sandbox.enclose(words, read_only=read_only, tmp_bytes=_TMP_BYTES, gpu=is_gpu, variables=_ALLOCATOR)
 
 
 class _Process:
     """One life of one worker."""
 
-    def __init__(self, id: WorkerId, events: WorkerEvents, inputs_fd: int) -> None:
+    def __init__(self, id: WorkerId, events: WorkerEvents, inputs_fd: int, files: ShownFiles) -> None:
         self.id = id
+        self.files = files
         self.is_ready = False
         self.lanes: list[WorkerLink] = []
         self.task: asyncio.Task[None] | None = None
         self._events = events
         self._inputs_fd = inputs_fd
         self._loads: WorkerLink | None = None
-        self._files: socket.socket | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._kill_reason = ""
         self._ready = asyncio.Event()
@@ -188,20 +190,13 @@ class _Process:
         assert self._loads, "nothing is asked of a worker before on_worker_ready"
         self._loads.send_frame(messages.encode(request))
 
-    def send_file(self, descriptor: int) -> None:
-        assert self._files, "nothing is asked of a worker before on_worker_ready"
-        try:
-            socket.send_fds(self._files, [b"f"], [descriptor])
-        except OSError as error:
-            self.kill(f"it takes no files: {error}")
-
     def load_failed(self, key: str, failure: LoadFailure) -> None:
         self._events.on_load_failed(self.id, key, failure)
 
     def kill(self, reason: str) -> None:
         self._kill_reason = self._kill_reason or reason
-        if self.pid is not None and self._process is not None:
-            self._process.kill()
+        if self.pid is not None:
+            sandbox.kill(self.pid)
 
     async def live(self, command: list[str], folder: Path) -> str:
         """How it ended. Raises OSError when it could not be started."""
@@ -216,7 +211,7 @@ class _Process:
             code = await process.wait()
         finally:
             if process.returncode is None:
-                process.kill()
+                sandbox.kill(process.pid)
                 await process.wait()
             self._close_links()
         reason = self._kill_reason or (f"signal {-code}" if code < 0 else f"exit code {code}")
@@ -227,8 +222,6 @@ class _Process:
         for link in (self._loads, *self.lanes):
             if link is not None:
                 link.close()
-        if self._files is not None:
-            self._files.close()
 
     async def _ready_or_ended(self, process: asyncio.subprocess.Process) -> None:
         ready, ended = asyncio.ensure_future(self._ready.wait()), asyncio.ensure_future(process.wait())
@@ -242,27 +235,25 @@ class _Process:
     async def _spawn(self, command: list[str], folder: Path) -> asyncio.subprocess.Process:
         """Start it with an empty working folder, an empty environment and inherited sockets."""
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(mode=0o700, parents=True)
+        self.files.folder.mkdir(mode=0o700, parents=True)
         pairs = [socket.socketpair() for _ in range(1 + MAX_LANES)]
-        files = socket.socketpair()
         try:
-            theirs = [self._inputs_fd, files[1].fileno(), *(pair[1].fileno() for pair in pairs)]
+            theirs = [self._inputs_fd, *(pair[1].fileno() for pair in pairs)]
             process = self._process = await asyncio.create_subprocess_exec(
                 *(*command, *map(str, theirs)),
                 pass_fds=theirs,
                 stdin=asyncio.subprocess.DEVNULL,
                 cwd=folder,
+                start_new_session=True,  # so that all of a box is one process group: see sandbox.kill
                 env={"ORT_DISABLE_TELEMETRY": "1", "LANG": "C.UTF-8", "HOME": str(folder)},
             )
-            self._files = files[0]
-            self._files.setblocking(False)
             links = [await self._link(ours) for ours, _ in pairs]
         except BaseException:
-            for ours, _ in (*pairs, files):
+            for ours, _ in pairs:
                 ours.close()
             raise
         finally:
-            for _, other in (*pairs, files):
+            for _, other in pairs:
                 other.close()
         self._loads, *self.lanes = links
         return process
@@ -283,5 +274,7 @@ class _Process:
             self.is_ready = True
             self._ready.set()
             log.info("device worker ready", action="worker_ready", worker=str(self.id), runtime=answer.runtime)
+        if isinstance(answer, messages.Loaded | messages.LoadFailed):
+            self.files.hide(answer.model)
         if self.is_ready:
             report(self._events, self.id, answer, payload)

@@ -1,12 +1,15 @@
 """The box that our own code runs in when it handles what others wrote: device workers and the preparation of models.
 
 No network, no other process, no file but the interpreter, our packages and what is listed; nothing of our environment.
-A command in the box is process 2 of its own process namespace: its parent is always process 1, which dies with us.
+A command in the box is process 2 of its own process namespace. Its parent is always process 1, which dies with us; but
+not in its first moments, so the command should end as well when a socket or pipe that it has from us is closed.
 """
 
+import contextlib
 import functools
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -55,7 +58,8 @@ def enclose(
 ) -> list[str]:
     """`command` (our interpreter running our code) as it is started in a box of its own.
 
-    Inherited descriptors survive. The working folder is empty, `/tmp` private.
+    Inherited descriptors survive. The working folder is empty, `/tmp` private. Whoever starts it does so with
+    `start_new_session=True`, and ends it with `kill`.
 
     Args:
         read_only: files and folders that are visible inside, on a mount that cannot be written through.
@@ -74,6 +78,17 @@ def probe() -> str:
         return "the bwrap command is missing: install the package bubblewrap"
     said = _try(forbids_user_namespaces=True)
     return _try(forbids_user_namespaces=False) if said else ""
+
+
+def kill(pid: int) -> None:
+    """End the box that was started as `pid`, in a session of its own, and everything in it.
+
+    Killing that process alone is not enough: until a box stands, which takes some 20 ms, the process that becomes its
+    process 1 does not yet die with its parent, and would go on or wait for ever. All of them are in one process group,
+    as long as nothing gives the box another session.
+    """
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
 
 
 def inner_pid(pid: int) -> int | None:
@@ -103,7 +118,7 @@ def _enclose(
     words = [shutil.which("env") or "/usr/bin/env", "-i", shutil.which("bwrap") or "bwrap"]
     words += ["--unshare-user", "--uid", _NOBODY, "--gid", _NOBODY, "--unshare-pid", "--unshare-net"]
     words += ["--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--hostname", "serai"]
-    words += ["--die-with-parent", "--new-session", "--cap-drop", "ALL"]
+    words += ["--die-with-parent", "--cap-drop", "ALL"]  # no --new-session: see `kill`
     if forbids_user_namespaces:
         words += ["--disable-userns"]
     words += _system() + _proc(gpu) + _devices(gpu)

@@ -1,7 +1,7 @@
 """A worker: loads models of one framework on one device and runs batches of them. A process of its own; may crash.
 
     python -m serai_gpu_pool.device.worker PARENT_PID FRAMEWORK DEVICE THREADS MEMORY_BYTES ARENA_BYTES FD…
-    (descriptors: shared inputs, files, loads, then one for each lane)
+    (descriptors: shared inputs, loads, then one for each lane)
 
 One thread reads requests for loads and starts another for each that takes long; each lane has one that runs batches.
 Frameworks let go of the interpreter while they work. It holds no secret and writes no file of ours.
@@ -42,11 +42,10 @@ from serai_gpu_pool.frameworks.base import Framework, LoadError, Source
 
 
 class Worker:
-    def __init__(self, framework: Framework, memory_bytes: int, arena: ReadOnlyArena, files: socket.socket) -> None:
+    def __init__(self, framework: Framework, memory_bytes: int, arena: ReadOnlyArena) -> None:
         self._framework = framework
         self._memory_bytes = memory_bytes
         self._arena = arena
-        self._files = files
         self._models = HeldModels()
 
     # ── loads ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -60,33 +59,24 @@ class Worker:
             header, _ = channel.read()
             request = messages.decode_request(header)
             if isinstance(request, Load):
-                descriptor = self._receive_file()
-                self._beside(lambda request=request, descriptor=descriptor: self._load(request, descriptor))
+                self._beside(lambda request=request: self._load(request))
             elif isinstance(request, Improve):
                 self._beside(lambda request=request: self._improve(request))
             else:
                 self._answer(messages.encode(self._quick(request)))
 
-    def _receive_file(self) -> int:
-        _, descriptors, _, _ = socket.recv_fds(self._files, 1, 1)
-        if not descriptors:
-            raise EOFError("the pool has gone")
-        return descriptors[0]
-
     def _beside(self, work: Callable[[], Loaded | LoadFailed | Improved]) -> None:
         threading.Thread(target=lambda: self._answer(messages.encode(work())), daemon=True).start()
 
-    def _load(self, request: Load, descriptor: int) -> Loaded | LoadFailed:
+    def _load(self, request: Load) -> Loaded | LoadFailed:
         spec = request.model
         began = time.perf_counter()
-        source = Source(f"/proc/self/fd/{descriptor}", spec.prepared)
+        source = Source(request.path, spec.prepared)
         try:
             model = self._framework.open(spec, source)
         except LoadError as error:
             process_control.return_free_memory()
             return LoadFailed(spec.key, error.failure.kind, error.failure.message)
-        finally:
-            os.close(descriptor)
         load_s = time.perf_counter() - began
         held = self._models.put(spec, source, model)
         self._tidy()
@@ -115,9 +105,9 @@ class Worker:
                 return LoadFailed(request.model, error.failure.kind, error.failure.message)
             return held.loaded(time.perf_counter() - began, process_control.resident_bytes())
         if isinstance(request, PageOut):
-            model = self._models.get(request.model).model
-            model.page_out()
-            return Left(request.model, model.kept_bytes(), process_control.resident_bytes())
+            held = self._models.get(request.model)
+            held.model.page_out()
+            return Left(request.model, held.kept_bytes(), process_control.resident_bytes())
         if isinstance(request, Close):
             self._models.drop(request.model)
             self._tidy()
@@ -172,13 +162,13 @@ def _quietly(serve: Callable[..., None], *arguments: object) -> None:
 def main() -> None:
     parent_pid, framework_name, device, threads, memory_bytes, arena_bytes, *descriptors = sys.argv[1:]
     process_control.die_with(int(parent_pid))
-    inputs_fd, files_fd, loads_fd, *lane_fds = map(int, descriptors)
+    inputs_fd, loads_fd, *lane_fds = map(int, descriptors)
     loads, *lanes = (Channel(socket.socket(fileno=fd), messages.MAX_LINK_BYTES) for fd in (loads_fd, *lane_fds))
     framework = registry.make(framework_name, device, int(threads), int(arena_bytes))  # pyright: ignore[reportArgumentType]
     process_control.limit_memory(int(memory_bytes))
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
-    worker = Worker(framework, int(memory_bytes), ReadOnlyArena(inputs_fd), socket.socket(fileno=files_fd))
+    worker = Worker(framework, int(memory_bytes), ReadOnlyArena(inputs_fd))
     base_bytes = process_control.resident_bytes() if device == "cpu" else _device_bytes(framework)
     for lane in lanes[1:]:
         threading.Thread(target=_quietly, args=(worker.serve_lane, lane), daemon=True).start()

@@ -18,7 +18,7 @@ import msgspec
 
 from serai.ipc.messages import TensorSpec
 from serai_gpu_pool.formats.base import MAX_TENSORS, ModelFile, ModelFileError, shown
-from serai_gpu_pool.formats.torch_graph import Graph, Program, Weight, read_graph
+from serai_gpu_pool.formats.torch_graph import Graph, Program, Ref, Weight, read_graph
 from serai_gpu_pool.formats.torch_schema import DTYPES, ExportedProgram, GraphSpec, Payloads, TensorMeta, only
 from serai_gpu_pool.formats.zip_file import ZipFile
 
@@ -62,6 +62,7 @@ def read_program(data: memoryview) -> Program:
     module = exported.graph_module
     graph = read_graph(module.graph)
     bound, inputs = _inputs(module.signature.input_specs, graph, module.graph, weights)
+    _check_writes(graph, bound)
     outputs = _outputs(module.signature.output_specs, module.graph, _keys(module.module_call_graph))
     if len(inputs) + len(outputs) > MAX_TENSORS:
         raise ModelFileError(f"more than {MAX_TENSORS} inputs and outputs")
@@ -160,11 +161,7 @@ def _outputs(specs: list[dict[str, Any]], spec: GraphSpec, keys: list[str]) -> t
     for item in specs:
         kind, value = only(item)
         if kind.endswith("_mutation"):
-            what = value.get("buffer_name") or value.get("parameter_name") or value.get("user_input_name") or "an input"
-            raise ModelFileError(
-                f'it changes "{shown(str(what))}" while it runs, and calls must not see each other; '
-                "call model.eval() before exporting, and keep no state in the model"
-            )
+            raise keeps_state(str(value.get("buffer_name") or value.get("parameter_name") or "an input"))
         argument, name = only(value.get("arg")) if kind == "user_output" else ("", None)
         if argument != "as_tensor" or not isinstance(name, dict) or not isinstance(name.get("name"), str):
             raise ModelFileError("one of its outputs is not a tensor; only tensors go in and out")
@@ -174,6 +171,23 @@ def _outputs(specs: list[dict[str, Any]], spec: GraphSpec, keys: list[str]) -> t
     if len(keys) != len(names):
         keys = ["output"] if len(names) == 1 else [f"output_{at}" for at in range(len(names))]
     return tuple(_tensor(key, name, spec) for key, name in zip(keys, names, strict=True))
+
+
+def _check_writes(graph: Graph, bound: dict[str, Weight]) -> None:
+    """What a graph does to its weights without saying so in its signature: the operations whose names end with "_"."""
+    for node in graph.nodes:
+        name = node.target.split(".")[-2]
+        if name.endswith("_") and not name.endswith("__") and node.args and isinstance(node.args[0], Ref):
+            place = node.args[0].place
+            if place < len(graph.inputs) and graph.inputs[place] in bound:
+                raise keeps_state(graph.inputs[place])
+
+
+def keeps_state(what: str) -> ModelFileError:
+    return ModelFileError(
+        f'it changes "{shown(what)}" while it runs, and calls must not see each other; '
+        "put it into evaluation mode before exporting, and keep no state in it"
+    )
 
 
 def _tensor(called: str, name: str, spec: GraphSpec) -> TensorSpec:

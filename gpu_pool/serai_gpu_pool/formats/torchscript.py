@@ -15,8 +15,8 @@ import re
 from serai_gpu_pool.formats.base import ModelFile, ModelFileError, shown
 from serai_gpu_pool.formats.zip_file import ZipFile
 
-#: Calls in the program text: bounds what parsing it can cost. A large model has some ten thousand.
-MAX_TOKENS = 5_000_000
+#: Words in the program text: bounds what parsing it can cost. A large model has some hundred thousand.
+MAX_WORDS = 5_000_000
 #: Steps of the tables together; a model with 10,000 tensors has a million.
 MAX_STEPS = 5_000_000
 
@@ -32,7 +32,7 @@ _GLOBAL = re.compile(
 )
 _FOREIGN_CLASS = re.compile(r"__torch__\.torch\.classes")
 
-_TOKEN = re.compile(r"#[^\n]*|'(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\"|[A-Za-z_]\w*|[^\s\w]|\d[\w.]*", re.DOTALL)
+_WORD = re.compile(r"#[^\n]*|'(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\"|[A-Za-z_]\w*|[^\s\w]|\d[\w.]*", re.DOTALL)
 #: Operations of PyTorch on files, and doors to code that is not PyTorch's.
 _REFUSED = frozenset(("from_file", "save", "load", "classes", "jit", "package", "_export", "hub"))
 #: Where operations may come from; others are extensions, which are not here.
@@ -92,19 +92,22 @@ def _check_text(path: str, content: bytes) -> int:
         text = content.decode()
     except UnicodeDecodeError:
         raise ModelFileError(f"{shown(path)} is not program text; save the model again") from None
-    calls = tokens = 0
+    if '"""' in text or "'''" in text:
+        # PyTorch never writes these, and a reader that does not know them takes program for text.
+        raise ModelFileError(f"{shown(path)} was not written by TorchScript: it has triple quotes")
+    calls = words = 0
     before: list[str] = ["", "", "", ""]
-    for match in _TOKEN.finditer(text):
-        token = match[0]
-        if token[0] == "#" or token == "\\":
+    for match in _WORD.finditer(text):
+        word = match[0]
+        if word[0] == "#" or word == "\\":
             continue
-        tokens += 1
-        if tokens > MAX_TOKENS:
-            raise ModelFileError(f"its program text has more than {MAX_TOKENS:,} words")
-        before = [*before[1:], token]
+        words += 1
+        if words > MAX_WORDS:
+            raise ModelFileError(f"its program text has more than {MAX_WORDS:,} words")
+        before = [*before[1:], word]
         if before[2] != ".":
             continue
-        owner, name = before[1], token
+        owner, name = before[1], word
         if owner == "torch":
             calls += 1
             if name in _REFUSED:

@@ -63,11 +63,15 @@ class OpenModel(Protocol):
         ...
 
     def resident_bytes(self) -> int:
-        """Device memory that this model holds now, skeleton included: measured, not computed, where that is possible."""
+        """Device memory that this model holds now, skeleton included; measured where that is possible."""
         ...
 
     def kept_bytes(self) -> int:
         """Host memory that it holds on to while paged out."""
+        ...
+
+    def cached_bytes(self) -> int:
+        """Weights that stay in the page cache while it is paged out, until it is closed."""
         ...
 
     def close(self) -> None:

@@ -4,16 +4,10 @@ A prepared model opens in two forms. "mapped" reads weights as they were written
 them rearranged for the fastest run, and takes as long to open as rearranging does. Either can page: see `paging`.
 """
 
+import errno
 import hashlib
-import os
-import re
-from collections.abc import Sequence
 from pathlib import Path
 from weakref import WeakSet
-
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import: it starts a thread that phones home
-
-import onnxruntime as ort
 
 from serai.ipc.messages import ModelSpec
 from serai_gpu_pool.core import LoadFailure
@@ -22,20 +16,18 @@ from serai_gpu_pool.device.onnx_check import ModelFileError, check_onnx
 from serai_gpu_pool.device.stacking import ModelRunError
 from serai_gpu_pool.frameworks.base import Form, LoadError, OpenModel, Source
 from serai_gpu_pool.frameworks.complaints import broken, damaged, is_memory, no_memory, short
-from serai_gpu_pool.frameworks.paging import FilePages
-from serai_gpu_pool.prepare.folder import FolderError, PreparedFolder, stamp, verify
+from serai_gpu_pool.frameworks.onnx_session import RUNTIME, Session, Sessions, signature_of
+from serai_gpu_pool.frameworks.paging import FilePages, forget_pages
+from serai_gpu_pool.prepare.folder import GRAPH, FolderError, PreparedFolder, stamp, verify
 from serai_gpu_pool.prepare.graph_check import WEIGHTS
-from serai_gpu_pool.tensors import DTYPES, Array, Signature, Slot
+from serai_gpu_pool.tensors import Array, Signature
 
-RUNTIME = f"onnxruntime {ort.__version__}"
-
-_TYPES = {"float": "float32", "double": "float64"}  # ONNX Runtime's names where NumPy's differ
-#: Log nothing: whatever matters comes as an exception, and a caller could fill the log with the rest.
-_LOG_FATAL = 4
 #: Smaller weights stay in the graph: for them a mapping each costs more than four pages of copy.
 _MIN_EXTERNAL_BYTES = 16 << 10
 #: How a plain model's memory is guessed at least and at most: others run while it is measured, and blur it.
 _MAX_FACTOR, _MAX_EXTRA_BYTES = 4, 64 << 20
+#: Folders that are remembered as verified; beyond, all are forgotten and verified again.
+_MAX_KNOWN = 2_000
 
 
 def make(device: str, threads: int, arena_bytes: int) -> "OnnxFramework":
@@ -56,14 +48,21 @@ class OnnxModel:
     """An open session. `OpenModel` in base.py says what each method promises."""
 
     def __init__(
-        self, session: ort.InferenceSession, signature: Signature, form: Form, pages: FilePages | None, own_bytes: int
+        self,
+        session: Session,
+        signature: Signature,
+        form: Form,
+        pages: FilePages | None,
+        own_bytes: int,
+        weights: Path | None = None,
     ) -> None:
-        self._session: ort.InferenceSession | None = session
+        self._session: Session | None = session
         self.signature = signature
         self.form: Form = form
         self.can_page = form != "plain"
         self._pages = pages
         self._own_bytes = own_bytes  # memory besides the pages
+        self._weights = weights
 
     def run(self, inputs: dict[str, Array], outputs: tuple[str, ...]) -> list[Array]:
         assert self._session, "a closed model is not run"
@@ -79,8 +78,9 @@ class OnnxModel:
         try:
             self._pages.populate()
         except OSError as error:
+            kind = "memory" if error.errno in (errno.ENOMEM, errno.EAGAIN) else "damaged"
             message = f"the model's weights cannot be brought into memory: {error.strerror}"
-            raise LoadError(LoadFailure("memory", message)) from None
+            raise LoadError(LoadFailure(kind, message)) from None
 
     def page_out(self) -> None:
         if self._pages is not None:
@@ -92,10 +92,15 @@ class OnnxModel:
     def kept_bytes(self) -> int:
         return self._own_bytes if self.can_page else 0
 
+    def cached_bytes(self) -> int:
+        return self._pages.wanted_bytes if self._pages else 0
+
     def close(self) -> None:
         self._pages = None  # first: its mappings go with the session
         self._session = None
-        if not self.can_page:
+        if self._weights is not None:
+            forget_pages(self._weights)
+        else:
             process_control.return_free_memory()
 
 
@@ -104,8 +109,7 @@ class OnnxFramework:
     runtime = RUNTIME
 
     def __init__(self, device: str, threads: int, arena_bytes: int) -> None:
-        self._threads = threads
-        self._providers = _providers(device, arena_bytes)
+        self._sessions = Sessions(device, threads, arena_bytes)
         self._is_cpu = device == "cpu"
         self._checked: set[str] = set()  # files that have passed, by sha256: hashing them takes longer than a load
         self._folders: dict[str, tuple[tuple[int, ...], PreparedFolder | None]] = {}
@@ -131,19 +135,19 @@ class OnnxFramework:
         """From the published file, after all checks. Raises LoadError."""
         before = process_control.resident_bytes()
         data = self._read(spec, source)
-        session = self._session(spec, data, self._options())
+        session = self._sessions.plain(spec, data)
         session._model_bytes = None  # it keeps the whole file for a restart with other providers, which we never do
         del data
         process_control.return_free_memory()
         grown = process_control.resident_bytes() - before
         own = max(spec.num_bytes, min(grown, _MAX_FACTOR * spec.num_bytes + _MAX_EXTRA_BYTES))
-        return OnnxModel(session, self._signature(spec, session), "plain", None, own)
+        return OnnxModel(session, signature_of(spec, session), "plain", None, own)
 
     def open_prepared(self, spec: ModelSpec, prepared: PreparedFolder, form: Form) -> OnnxModel:
         """From a verified folder, in one of the forms that page. Raises LoadError."""
         weights = prepared.weights
         before = process_control.resident_bytes()
-        session = self._session(spec, str(prepared.graph), self._prepared_options(form))
+        session = self._sessions.prepared(spec, prepared.graph, form)
         measured = prepared.profile.forms.get(form)
         own = measured.kept_bytes if measured else max(0, process_control.resident_bytes() - before)
         wanted = prepared.raw if form == "mapped" else None  # packed: what it does not read, it has unmapped
@@ -152,19 +156,13 @@ class OnnxFramework:
             others = self._pages.setdefault(str(weights), WeakSet())
             pages = FilePages(str(weights), others, wanted)
             others.add(pages)
-        model = OnnxModel(session, self._signature(spec, session), form, pages, own)
+        model = OnnxModel(session, signature_of(spec, session), form, pages, own, weights)
         model.page_in()
         return model
 
     def write_prepared(self, spec: ModelSpec, source: Source, folder: Path) -> None:
         """Make `graph.onnx` and `weights.bin` of the published file in a folder. Raises LoadError."""
-        options = self._options()
-        options.optimized_model_filepath = str(folder / "graph.onnx")
-        options.add_session_config_entry("session.save_external_prepacked_constant_initializers", "1")
-        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", WEIGHTS)
-        smallest = str(_MIN_EXTERNAL_BYTES)
-        options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", smallest)
-        self._session(spec, self._read(spec, source), options)
+        self._sessions.write(spec, self._read(spec, source), folder / GRAPH, WEIGHTS, _MIN_EXTERNAL_BYTES)
 
     # ── parts ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -179,6 +177,9 @@ class OnnxFramework:
                 folder = verify(Path(source.prepared), spec.sha256)
             except FolderError:
                 folder = None
+            if len(self._folders) >= _MAX_KNOWN:
+                self._folders.clear()
+                self._pages = {name: pages for name, pages in self._pages.items() if pages}
             known = self._folders[source.prepared] = seen, folder
         return known[1]
 
@@ -200,58 +201,3 @@ class OnnxFramework:
             raise broken(spec, str(error)) from None
         self._checked.add(spec.sha256)
         return data
-
-    def _session(self, spec: ModelSpec, model: bytes | str, options: ort.SessionOptions) -> ort.InferenceSession:
-        try:
-            return ort.InferenceSession(model, options, providers=self._providers)
-        except Exception as error:
-            raise (no_memory(spec) if is_memory(error) else broken(spec, short(error))) from None
-
-    def _signature(self, spec: ModelSpec, session: ort.InferenceSession) -> Signature:
-        signature = Signature(_slots(session.get_inputs(), spec), _slots(session.get_outputs(), spec))
-        if not signature.inputs or not signature.outputs:
-            raise broken(spec, "it has no inputs or no outputs")
-        return signature
-
-    def _options(self) -> ort.SessionOptions:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.inter_op_num_threads = 1
-        # An arena keeps what the hungriest run ever needed, on nobody's account. Measured: no slower without.
-        options.enable_cpu_mem_arena = False
-        options.log_severity_level = _LOG_FATAL
-        # Threads that spin while they wait take the core from the process that brings the next batch.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        return options
-
-    def _prepared_options(self, form: Form) -> ort.SessionOptions:
-        options = self._options()
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # that has been done
-        if form == "mapped":
-            options.add_session_config_entry("session.disable_prepacking", "1")
-        return options
-
-
-def _providers(device: str, arena_bytes: int) -> list[str | tuple[str, dict[str, str]]]:
-    if device == "cpu":
-        return ["CPUExecutionProvider"]
-    if "CUDAExecutionProvider" not in ort.get_available_providers():
-        raise RuntimeError("this ONNX Runtime has no CUDA: install onnxruntime-gpu in its place")
-    options = {
-        "device_id": device.partition(":")[2] or "0",
-        "gpu_mem_limit": str(arena_bytes),
-        "arena_extend_strategy": "kSameAsRequested",  # doubling takes memory that nobody accounted for
-    }
-    return [("CUDAExecutionProvider", options), "CPUExecutionProvider"]
-
-
-def _slots(nodes: Sequence[ort.NodeArg], spec: ModelSpec) -> tuple[Slot, ...]:
-    slots = []
-    for node in nodes:
-        match = re.fullmatch(r"tensor\((\w+)\)", node.type)
-        dtype = _TYPES.get(match[1], match[1]) if match else node.type
-        if dtype not in DTYPES:
-            raise broken(spec, f'"{node.name}" is {node.type}; only tensors of numbers and booleans can be served')
-        dims = tuple(dim if isinstance(dim, int) and dim >= 0 else None for dim in node.shape or ())
-        slots.append(Slot(node.name, dtype, dims or None))  # the runtime does not tell a scalar from no shape at all
-    return tuple(slots)

@@ -4,11 +4,13 @@ Weights that are read through a mapping of a file need no copy in memory: lettin
 and as long as the page cache has them, so is bringing them back.
 """
 
+import contextlib
 import ctypes
 import errno
 import os
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -49,6 +51,16 @@ def spans_of(file: str | int) -> list[Span]:
             spans.append((int(start, 16), int(end, 16), int(fields[2], 16)))
         at = lines.find(sign, at + 1)
     return spans
+
+
+def forget_pages(file: Path) -> None:
+    """Take a file out of the page cache, but for those of its pages that somebody has mapped and in memory."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
 
 
 class FilePages:

@@ -5,6 +5,7 @@ way to let go of them that would be cheaper than that.
 """
 
 import contextlib
+import ctypes
 import gc
 import os
 import shutil
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # whatever matters comes as an exception
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # other frameworks' answers, not the last tenth of speed
 
 import tensorflow as tf
 
@@ -27,9 +27,18 @@ from serai_gpu_pool.frameworks.base import Form, Source
 from serai_gpu_pool.frameworks.complaints import broken, is_memory, map_file, no_memory, short
 from serai_gpu_pool.tensors import DTYPES, Array, Signature, Slot
 
+#: What opening may take besides variables: the graph, functions, kernels.
+_MOST_BESIDES = 128 << 20
+#: Blocks from here on are asked of the kernel and go back to it. glibc raises its own limit to the largest block that
+#: was ever freed, and then keeps such blocks: a closed model of 49 MB left 24 MB behind.
+_OWN_MAPPING_BYTES = 8 << 20
+_M_MMAP_THRESHOLD = -3
+
 
 def make(device: str, threads: int, arena_bytes: int) -> "TensorFlowFramework":
     """`device`: "cpu" or "cuda:N". On a GPU, TensorFlow may take `arena_bytes` of its memory and no more."""
+    with contextlib.suppress(AttributeError):  # only glibc has it
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _OWN_MAPPING_BYTES)
     with contextlib.suppress(RuntimeError):  # cannot be set again in a process that has run something
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
@@ -76,8 +85,9 @@ class TensorFlowFramework:
             shutil.rmtree(folder, ignore_errors=True)
         gc.collect()
         return_free_memory()
-        # Never less than the variables: other models come and go meanwhile and blur what is measured.
-        model.num_bytes = max(model.variable_bytes, resident_bytes() - before)
+        # Other models come and go meanwhile and blur what is measured: between what it must be and what it can be.
+        measured = min(resident_bytes() - before, 2 * spec.num_bytes + _MOST_BESIDES)
+        model.num_bytes = max(model.variable_bytes, measured)
         return model
 
     def improve(self, model: Any, spec: ModelSpec, source: Source) -> None:
@@ -130,6 +140,9 @@ class TensorFlowModel:
         return self.num_bytes
 
     def kept_bytes(self) -> int:
+        return 0
+
+    def cached_bytes(self) -> int:
         return 0
 
     def close(self) -> None:

@@ -4,8 +4,8 @@ Neither is unpickled in Python: TorchScript is read by PyTorch's own C++, an exp
 On the CPU, weights are pages of the published file; on a GPU they lie in an arena that all models share.
 """
 
+import errno
 import gc
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -21,10 +21,10 @@ from serai_gpu_pool.formats.torch_export import read_program
 from serai_gpu_pool.formats.torch_graph import Weight
 from serai_gpu_pool.formats.torchscript import read_torchscript
 from serai_gpu_pool.frameworks.base import Form, Source
-from serai_gpu_pool.frameworks.complaints import broken, is_memory, map_file, no_memory, short
+from serai_gpu_pool.frameworks.complaints import broken, damaged, is_memory, map_file, no_memory, short
 from serai_gpu_pool.frameworks.torch_graph import GraphRunner
 from serai_gpu_pool.frameworks.torch_script import Script, load_script
-from serai_gpu_pool.frameworks.weights import Block, MappedWeights, Weights, host_tensors
+from serai_gpu_pool.frameworks.weights import Block, MappedWeights, Weights, host_tensors, strided
 from serai_gpu_pool.frameworks.weights_arena import Arena, ArenaWeights
 from serai_gpu_pool.tensors import DTYPES, Array, Signature, Slot
 
@@ -45,14 +45,22 @@ def make(device: str, threads: int, arena_bytes: int) -> "TorchFramework":
     return TorchFramework(torch.device(device), arena_bytes)
 
 
+#: What opening may take besides weights: program, kernels that are made for it.
+_MOST_BESIDES = 64 << 20
+
+
 class TorchFramework:
     name = "torch"
     runtime = f"torch {torch.__version__}"
 
     def __init__(self, device: torch.device, arena_bytes: int) -> None:
         self._device = device
-        self._arena = Arena(device, arena_bytes) if device.type == "cuda" else None
+        self.arena = Arena(device, arena_bytes) if device.type == "cuda" else None
         self._checked: set[str] = set()
+
+    def use_arena(self, arena: Arena) -> None:
+        """Put weights there from now on: what a GPU needs can be had on the CPU too."""
+        self.arena = arena
 
     def open(self, spec: ModelSpec, source: Source) -> "TorchModel":
         """Raises LoadError."""
@@ -64,7 +72,8 @@ class TorchFramework:
         except (RuntimeError, ValueError, TypeError, MemoryError) as error:
             raise (no_memory(spec) if is_memory(error) else broken(spec, short(error))) from None
         return_free_memory()
-        model.skeleton_bytes = max(0, resident_bytes() - before)
+        # Models that are opened at the same time blur what is measured: never more than it can be.
+        model.skeleton_bytes = min(max(0, resident_bytes() - before), 2 * spec.num_bytes + _MOST_BESIDES)
         return model
 
     def improve(self, model: Any, spec: ModelSpec, source: Source) -> None:
@@ -92,15 +101,15 @@ class TorchFramework:
             script = load_script(source.path, self._device, data)
             blocks, bind, run, inputs, outputs = script.blocks, script.bind, _by_order(script, spec), (), ()
         weights: Weights
-        if self._arena is None:
-            weights = MappedWeights(mapped, blocks)
+        if self.arena is None:
+            weights = MappedWeights(mapped, source.path, blocks)
             bind(host_tensors(mapped, blocks))
         else:
-            weights = ArenaWeights(self._arena, host_tensors(mapped, blocks))
+            weights = ArenaWeights(self.arena, host_tensors(mapped, blocks))
         signature = Signature(_slots(spec.inputs or inputs), _slots(spec.outputs or outputs))
         if not signature.inputs or not signature.outputs:
             raise ModelFileError("nothing says what its inputs and outputs are; declare them in algorithm.toml")
-        model = TorchModel(signature, run, weights, bind, self._device)
+        model = TorchModel(spec, signature, run, weights, bind, self._device)
         model.can_page = bool(blocks)
         model.page_in()
         return model
@@ -109,9 +118,12 @@ class TorchFramework:
 class TorchModel:
     """An open model. `skeleton_bytes`: what it took besides its weights."""
 
-    form: Form = "mapped"
+    form: Form = "packed"  # pages of a file as well, and there is none that runs faster
 
-    def __init__(self, signature: Signature, run: Run, weights: Weights, bind: Bind, device: torch.device) -> None:
+    def __init__(
+        self, spec: ModelSpec, signature: Signature, run: Run, weights: Weights, bind: Bind, device: torch.device
+    ) -> None:
+        self._spec = spec
         self.signature = signature
         self.can_page = True
         self.skeleton_bytes = 0
@@ -152,8 +164,15 @@ class TorchModel:
             torch.cuda.empty_cache()
 
     def page_in(self) -> None:
-        """Raises MemoryError."""
-        places = self._weights.page_in()
+        """Raises LoadError."""
+        try:
+            places = self._weights.page_in()
+        except MemoryError:
+            raise no_memory(self._spec) from None
+        except OSError as error:
+            if error.errno in (errno.ENOMEM, errno.EAGAIN):
+                raise no_memory(self._spec) from None
+            raise damaged(self._spec, f"cannot be read from the file store ({error.strerror})") from None
         if places is not None and self._bind is not None:
             self._bind(places)
 
@@ -164,7 +183,10 @@ class TorchModel:
         return self._weights.resident_bytes() + self.skeleton_bytes
 
     def kept_bytes(self) -> int:
-        return self._weights.kept_bytes()
+        return self._weights.kept_bytes() + self.skeleton_bytes
+
+    def cached_bytes(self) -> int:
+        return self._weights.cached_bytes()
 
     def close(self) -> None:
         self._run = self._bind = None
@@ -195,8 +217,7 @@ def _tensor(weight: Weight, place: torch.Tensor) -> torch.Tensor:
     dtype = getattr(torch, weight.dtype)
     if place.data_ptr() % dtype.itemsize:
         place = place.clone()
-    whole = place[: place.numel() // dtype.itemsize * dtype.itemsize].view(dtype)
-    return torch.as_strided(whole, weight.sizes, weight.strides, weight.start)
+    return strided(place, dtype, weight.sizes, weight.strides, weight.start)
 
 
 def _array(result: Any, slot: Slot) -> Array:
@@ -216,6 +237,3 @@ def _slots(tensors: tuple[TensorSpec, ...]) -> tuple[Slot, ...]:
         Slot(one.name, one.dtype, None if one.shape is None else tuple(None if dim < 0 else dim for dim in one.shape))
         for one in tensors
     )
-
-
-warnings.filterwarnings("ignore", message=".*torch.jit.*deprecated.*", category=DeprecationWarning)

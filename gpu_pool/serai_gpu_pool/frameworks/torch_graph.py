@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from serai_gpu_pool.formats.base import ModelFileError
+from serai_gpu_pool.formats.torch_export import keeps_state
 from serai_gpu_pool.formats.torch_graph import Enum, Graph, Node, Program, Ref
 
 _LAYOUTS = {7: torch.strided}
@@ -37,6 +38,7 @@ class GraphRunner:
         """Raises ModelFileError for an operation that this PyTorch does not have."""
         self._graph = _Compiled(program.graph, device)
         self._names = program.graph.inputs
+        _check_writes(program.graph, {at for at, name in enumerate(self._names) if name in program.weights})
         self._weights: dict[str, torch.Tensor] = {}
 
     def bind(self, weights: dict[str, torch.Tensor]) -> None:
@@ -128,6 +130,47 @@ def _function(target: str, device: torch.device) -> Any:
             raise ModelFileError(f"this version of PyTorch ({torch.__version__}) has no operation {target}")
         return function
     return getattr(_MODULES[kind], path[0])
+
+
+def _check_writes(graph: Graph, weights: set[int]) -> None:
+    """Raises ModelFileError where an operation writes to a weight, or to something that looks at one.
+
+    `weights`: places of inputs that are weights.
+    """
+    looking = set(weights)
+    for node in graph.nodes:
+        found = getattr(torch.ops.aten, node.target.split(".")[-2], None)
+        function = getattr(found, node.target.split(".")[-1], None)
+        if not isinstance(function, torch._ops.OpOverload):
+            _check_inside(node, looking)
+            continue
+        given = dict(zip([argument.name for argument in function._schema.arguments], node.args, strict=False))
+        aliases: set[str] = set()
+        for argument in function._schema.arguments:
+            touched = looking & set(_places([(given | node.kwargs).get(argument.name)]))
+            if touched and argument.alias_info is not None:
+                if argument.alias_info.is_write:
+                    raise keeps_state(_name(graph, min(touched)))
+                aliases |= argument.alias_info.before_set
+        returns = function._schema.returns
+        results = [_flat(node.outputs)] if len(returns) == 1 else [_flat([place]) for place in node.outputs]
+        for result, outputs in zip(returns, results, strict=False):
+            if result.alias_info is not None and aliases & result.alias_info.before_set:
+                looking.update(outputs)
+
+
+def _check_inside(node: Node, looking: set[int]) -> None:
+    """The graphs that an operation runs: what it hands them counts, all of it if one does."""
+    operands = [value for value in node.args if not isinstance(value, Graph)]
+    if looking & set(_places(operands)):
+        for value in node.args:
+            if isinstance(value, Graph):
+                _check_writes(value, set(range(len(value.inputs))))
+        looking.update(_flat(node.outputs))
+
+
+def _name(graph: Graph, place: int) -> str:
+    return graph.inputs[place] if place < len(graph.inputs) else "a weight"
 
 
 def _choose(condition: Any, if_true: _Compiled, if_false: _Compiled, operands: Sequence[Any] = ()) -> Any:

@@ -1,5 +1,6 @@
 """TorchScript modules, and where in the published file their weights are."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import torch
 
 from serai_gpu_pool.formats.zip_file import ZipFile
-from serai_gpu_pool.frameworks.weights import Block
+from serai_gpu_pool.frameworks.weights import Block, strided
 
 
 class Script:
@@ -16,7 +17,8 @@ class Script:
     def __init__(self, module: Any, blocks: Sequence[Block], users: Sequence[list[torch.Tensor]]) -> None:
         self._module = module
         self.blocks = list(blocks)
-        self._users = users  # for each block the parameters and buffers that look at it
+        # For each block the parameters and buffers that look at it, and from which element on.
+        self._users = [[(tensor, int(tensor.storage_offset())) for tensor in those] for those in users]
 
     def run(self, *inputs: torch.Tensor) -> Any:
         return self._module(*inputs)
@@ -24,9 +26,8 @@ class Script:
     def bind(self, places: Sequence[torch.Tensor]) -> None:
         """Let parameters and buffers look at these bytes instead of at theirs."""
         for place, users in zip(places, self._users, strict=True):
-            for tensor in users:
-                whole = place[: place.numel() // tensor.itemsize * tensor.itemsize].view(tensor.dtype)
-                tensor.data = torch.as_strided(whole, tensor.size(), tensor.stride(), tensor.storage_offset())
+            for tensor, start in users:
+                tensor.data = strided(place, tensor.dtype, tensor.size(), tensor.stride(), start)
 
 
 def load_script(path: str, device: torch.device, data: memoryview) -> Script:
@@ -35,8 +36,10 @@ def load_script(path: str, device: torch.device, data: memoryview) -> Script:
     `data`: the same file. Its weights are found by their content, because the table that says which is which is
     pickled, and only PyTorch's C++ reads it.
     """
-    module = torch.jit.load(path, map_location=device)
-    module.eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # PyTorch would rather have everybody use torch.export
+        module = torch.jit.load(path, map_location=device)
+    module.train(False)
     tensors = [*module.parameters(), *module.buffers()]
     storages: dict[int, list[torch.Tensor]] = {}
     for tensor in tensors:

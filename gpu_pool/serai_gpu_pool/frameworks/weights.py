@@ -1,6 +1,7 @@
 """Where the weights of a PyTorch model are, and how they come and go. `MappedWeights`: pages of the published file."""
 
 import mmap
+import os
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -34,13 +35,25 @@ class Weights(Protocol):
         """Host memory that is held on to while paged out."""
         ...
 
+    def cached_bytes(self) -> int:
+        """What stays in the page cache while paged out."""
+        ...
+
     def close(self) -> None: ...
 
 
 def host_tensors(mapped: mmap.mmap, blocks: Sequence[Block]) -> list[torch.Tensor]:
-    """Blocks of a mapped file as one-dimensional tensors of uint8. A write goes to a copy of the page, never the file."""
+    """Blocks of a mapped file as one-dimensional tensors of uint8. A write goes to a copy of the page, not the file."""
     content = np.frombuffer(mapped, np.uint8)
     return [torch.from_numpy(content[block.offset : block.offset + block.num_bytes]) for block in blocks]
+
+
+def strided(
+    place: torch.Tensor, dtype: torch.dtype, sizes: Sequence[int], strides: Sequence[int], start: int
+) -> torch.Tensor:
+    """Bytes as a tensor, beginning with the `start`-th element of them."""
+    whole = place[: place.numel() // dtype.itemsize * dtype.itemsize].view(dtype)
+    return torch.as_strided(whole, sizes, strides, int(whole.storage_offset()) + start)
 
 
 class OwnPages(FilePages):
@@ -65,8 +78,9 @@ class MappedWeights:
     Pages that a model has written to are its own; they are as published again after they have been let go.
     """
 
-    def __init__(self, mapped: mmap.mmap, blocks: Sequence[Block]) -> None:
-        """`mapped`: the file, privately."""
+    def __init__(self, mapped: mmap.mmap, path: str, blocks: Sequence[Block]) -> None:
+        """`mapped`: the file at `path`, privately."""
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - the path may name something else when this ends
         self._pages = OwnPages(mapped, blocks)
 
     def page_in(self) -> None:
@@ -79,10 +93,16 @@ class MappedWeights:
         return self._pages.resident_bytes()
 
     def kept_bytes(self) -> int:
-        return 0  # the page cache is the kernel's
+        return 0
+
+    def cached_bytes(self) -> int:
+        return self._pages.wanted_bytes
 
     def close(self) -> None:
-        self._pages.drop()  # unmapped with the last tensor that looks at it
+        if not self._file.closed:
+            self._pages.drop()  # unmapped with the last tensor that looks at it
+            os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            self._file.close()
 
 
 def _whole_pages(num_bytes: int) -> int:

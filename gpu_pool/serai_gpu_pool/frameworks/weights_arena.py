@@ -47,7 +47,7 @@ class ArenaWeights:
     """The weights of one model, in host memory and, while paged in, in an arena."""
 
     def __init__(self, arena: Arena, blocks: Sequence[torch.Tensor]) -> None:
-        """`blocks`: bytes in host memory. Copied: into pinned memory for a GPU, so that the device fetches them itself."""
+        """`blocks`: bytes in host memory; copied, for a GPU into pinned memory, from where the device fetches them."""
         self._arena = arena
         self._sizes = [block.numel() for block in blocks]
         self._starts = _starts(self._sizes)
@@ -79,6 +79,9 @@ class ArenaWeights:
 
     def kept_bytes(self) -> int:
         return self.num_bytes
+
+    def cached_bytes(self) -> int:
+        return 0
 
     def close(self) -> None:
         self.page_out()

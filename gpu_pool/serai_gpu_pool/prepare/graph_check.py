@@ -37,7 +37,7 @@ def check_prepared_graph(data: bytes, weights_bytes: int) -> list[Range]:
     return walk.raw
 
 
-class _PreparedWalk(onnx_check._Walk):
+class _PreparedWalk(onnx_check.Walk):
     def __init__(self, data: memoryview, weights_bytes: int) -> None:
         super().__init__(data)
         self._weights_bytes = weights_bytes

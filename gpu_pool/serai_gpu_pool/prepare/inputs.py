@@ -24,7 +24,12 @@ _MAX_GUESSES = 120
 #: An input of more elements is no reasonable guess.
 _MAX_ELEMENTS = 1 << 26
 
+
 Run = Callable[[dict[str, Array], tuple[str, ...]], list[Array]]
+
+
+class TooHungry(Exception):
+    """Whatever goes in, there is not enough memory for it to run."""
 
 
 @dataclass(frozen=True)
@@ -53,17 +58,22 @@ class Guess:
 
 
 def find_guess(signature: Signature, run: Run, has_time: Callable[[], bool]) -> Guess | None:
-    """The first guess that the model runs with, as a batch of one; None: there is none."""
+    """The first guess that the model runs with, as a batch of one; None: there is none. Raises TooHungry."""
+    tried = hungry = 0
     for guess in itertools.islice(_guesses(signature), _MAX_GUESSES):
         if not has_time():
-            return None
+            break
         if not guess.is_reasonable(signature):
             continue
         try:
             run(guess.inputs(signature, 1), signature.output_names)
-        except ModelRunError:
+        except ModelRunError as error:
+            tried += 1
+            hungry += error.out_of_memory
             continue
         return guess
+    if tried and tried == hungry:
+        raise TooHungry
     return None
 
 

@@ -1,5 +1,6 @@
 """The work in the box: open the model, write its fast form, see whether that gives the same answers, measure both."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -13,7 +14,7 @@ from serai_gpu_pool.frameworks import registry
 from serai_gpu_pool.frameworks.base import Framework, LoadError, OpenModel, Source
 from serai_gpu_pool.prepare.folder import GRAPH, PreparedFolder
 from serai_gpu_pool.prepare.graph_check import WEIGHTS, check_prepared_graph
-from serai_gpu_pool.prepare.inputs import Guess, find_guess
+from serai_gpu_pool.prepare.inputs import Guess, TooHungry, find_guess
 from serai_gpu_pool.prepare.job import Answer, Failed, Job, Measured
 from serai_gpu_pool.prepare.measure import Clock, batch_sizes, measure_batches, measure_opening
 from serai_gpu_pool.profile import Form, FormProfile, Profile
@@ -34,16 +35,20 @@ _SEEDS = (0, 1)
 _FORMS = 3
 
 
-def prepare_inside(job: Job) -> Answer:
+def prepare_inside(job: Job, opened: Callable[[Answer], None]) -> Answer:
+    """The answer. `opened` is called with a poorer one as soon as there is one: runs may never come to an end."""
     try:
-        return Measured(_Preparation(job).profile())
+        return Measured(_Preparation(job, opened).profile())
     except LoadError as error:
         return Failed.of(error.failure)
+    except TooHungry:
+        return Failed("memory", f'model "{job.spec.name}" cannot be run, not even with one small input: no memory')
 
 
 class _Preparation:
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, opened: Callable[[Answer], None]) -> None:
         self._job = job
+        self._opened = opened
         self._spec: ModelSpec = job.spec
         self._source = Source(job.model)
         self._framework: Framework = registry.make(job.framework, "cpu", job.threads, 0)
@@ -55,12 +60,13 @@ class _Preparation:
         model, form = measure_opening(lambda: self._framework.open(self._spec, self._source))
         try:
             signature = model.signature
-            self._guess = find_guess(signature, model.run, self._clock().has_time)
-            self._answers = self._run_all(model)
             profile = Profile(
                 self._spec.sha256, self._job.runtime, self._job.threads, model.form, model.form, {model.form: form},
                 tuple(map(_tensor, signature.inputs)), tuple(map(_tensor, signature.outputs)),
             )  # fmt: skip
+            self._opened(Measured(profile))
+            self._guess = find_guess(signature, model.run, self._clock().has_time)
+            self._answers = self._run_all(model)
             prepared = self._with_prepared_forms(profile)
             # Where there is another form, the plain one is opened only if that is lost: one figure has to do.
             sizes = batch_sizes(model)[:1] if prepared.has_prepared_form else batch_sizes(model)

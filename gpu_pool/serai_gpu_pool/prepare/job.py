@@ -20,6 +20,7 @@ class Job(msgspec.Struct, frozen=True):
     folder: str  # where results go: the files are there, empty
     threads: int
     measure_s: float  # time that measuring may take
+    give_up_s: float  # after opening, before all figures are given up: a run cannot be broken off
     memory_bytes: int  # limits that the box sets on itself
     file_bytes: int
     cpu_s: int

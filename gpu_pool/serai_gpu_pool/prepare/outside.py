@@ -1,5 +1,6 @@
 """Has a model opened, checked, measured and rewritten in a box, and believes nothing of what comes out of it."""
 
+import contextlib
 import math
 import os
 import signal
@@ -31,14 +32,16 @@ from serai_gpu_pool.profile import FILE_NAME, MAX_FILE_BYTES, Profile, ProfileEr
 
 #: Time for figures of batches, of all the time there is: an author waits for it.
 _MEASURE_SHARE, _MAX_MEASURE_S = 0.25, 12.0
+#: The same for a model whose runs do not end. One that takes longer than this for a call cannot be served anyway.
+_GIVE_UP_SHARE, _MAX_GIVE_UP_S = 0.5, 45.0
 #: Memory for opening and running a model, beyond what its file explains.
 MEMORY_BYTES = 2 << 30
 #: And times its file: the file itself, weights unpacked from it, rearranged, and mapped in both arrangements.
 _FILE_FACTOR = 6
 #: The fast form holds each weight twice; constants that were folded may make it larger than the file.
 _WRITE_FACTOR, _WRITE_BYTES = 4, 64 << 20
-#: Threads and processes in the box: enough for any library's pool, too few for a fork bomb.
-_PROCESSES = 256
+#: Threads and processes in the box: enough for any library's pools, too few for a fork bomb.
+_PROCESSES = 256 + 8 * (os.cpu_count() or 1)
 _TMP_BYTES = 256 << 20
 #: Where things are inside.
 _MODEL, _FOLDER = "/model", "/out"
@@ -137,6 +140,7 @@ def _job(
         _FOLDER if sandboxed else str(folder),
         threads,
         min(_MAX_MEASURE_S, _MEASURE_SHARE * timeout_s),
+        min(_MAX_GIVE_UP_S, _GIVE_UP_SHARE * timeout_s),
         memory_bytes + _FILE_FACTOR * spec.num_bytes,
         _WRITE_FACTOR * spec.num_bytes + _WRITE_BYTES,
         math.ceil(timeout_s * (threads + 1)),
@@ -159,19 +163,36 @@ def _run(job: Job, folder: Path, timeout_s: float, sandboxed: bool) -> None:
         command = sandbox.enclose(command, read_only=model, writable=mounts, tmp_bytes=_TMP_BYTES, variables=variables)
     with tempfile.TemporaryFile() as complaints:
         process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=complaints, env={}, cwd="/"
+            command,
+            stdin=subprocess.PIPE,  # open for as long as we live: the box watches it
+            stdout=subprocess.DEVNULL,
+            stderr=complaints,
+            env={},
+            cwd="/",
+            start_new_session=True,
         )
         try:
-            process.communicate(msgspec.json.encode(job), timeout_s)
+            _send(process, job)
+            process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             message = f'model "{job.spec.name}" was not open and measured after {timeout_s:g} s: simplify its graph'
             raise PrepareError("refused", message) from None
         finally:
-            process.kill()
-            process.wait()
+            if process.poll() is None:
+                sandbox.kill(process.pid)
+                process.wait()
+            if process.stdin:
+                process.stdin.close()
         if process.returncode:
             complaints.seek(0)
             raise _crashed(job, process.returncode, complaints.read()[-_MAX_COMPLAINT:])
+
+
+def _send(process: subprocess.Popen[bytes], job: Job) -> None:
+    assert process.stdin, "it was asked for"
+    with contextlib.suppress(BrokenPipeError):  # how it has ended tells more
+        process.stdin.write(msgspec.json.encode(job) + b"\n")
+        process.stdin.flush()
 
 
 def _crashed(job: Job, code: int, complaints: bytes) -> PrepareError:

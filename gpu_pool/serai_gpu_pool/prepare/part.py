@@ -47,7 +47,6 @@ def complete(part: Path, place: Path) -> bool:
     for path in part.iterdir():
         path.chmod(0o444)
         _sync(path)
-    part.chmod(0o755)
     _sync(part)
     try:
         part.rename(place)

@@ -7,7 +7,7 @@ longer than it should keeps its lane, and others go on beside it.
 from typing import NamedTuple
 
 from serai_gpu_pool.core import Batch, Ticket
-from serai_gpu_pool.scheduling.copies import Copy
+from serai_gpu_pool.scheduling.copies import Copy, Place
 from serai_gpu_pool.scheduling.devices import Device
 from serai_gpu_pool.scheduling.model import Model
 from serai_gpu_pool.scheduling.workers import Worker
@@ -15,6 +15,8 @@ from serai_gpu_pool.settings import Limits
 
 #: A batch that is shorter than this is followed by the next at once: it ends before a timer would fire.
 _SHORT_S = 0.004
+#: Runs of one batch size between two measurements of what it needs beside the weights.
+_MEASURE_EVERY = 64
 
 
 class Opening(NamedTuple):
@@ -42,10 +44,10 @@ def _followed_at(batch: Batch, limits: Limits) -> float:
     return batch.started_at + batch.predicted_s - limits.lead_s
 
 
-def may_run(copy: Copy, device: Device) -> bool:
+def may_run(copy: Copy, device: Device, limits: Limits, now: float) -> bool:
     """Is this copy's worker able to take a batch of it? An author whose model is stuck in a lane gets no second one."""
     worker = device.workers[copy.worker]
-    if not worker.takes_work or any(other.model.suspect for other in worker.loading.values()):
+    if not copy.takes_batches or not worker.may_run(limits, now):  # room for another may just have been made with it
         return False
     owner = copy.model.spec.owner
     for batch in worker.batches.values():
@@ -64,7 +66,9 @@ def size(copy: Copy, device: Device, limits: Limits) -> tuple[int, int]:
     number = times.best_size(len(model.queue), limits.batch.max_items, limits.batch.max_seconds)
     while number > 1 and model.activation(number) > device.ledger.free:
         number //= 2
-    return number, model.activation(number)
+    # One large input must not shut out all the small ones after it: what nobody could free is not asked for.
+    most = max(device.most_for(model) - device.ledger.resident[copy.key], 0)
+    return number, min(model.activation(number), most)
 
 
 def make(id: int, device: Device, copy: Copy, tickets: list[Ticket], opening: Opening, now: float) -> Batch:
@@ -83,8 +87,15 @@ def make(id: int, device: Device, copy: Copy, tickets: list[Ticket], opening: Op
         lane,
         model.times_on(device.id).predict(number),
         activation,
-        number not in model.activation_bytes and number & (number - 1) == 0,
+        _wants_measure(model, number),
     )
+
+
+def _wants_measure(model: Model, number: int) -> bool:
+    """Sizes that are powers of two, at first and now and then: what a run needs depends on inputs, and those change."""
+    if number & (number - 1):
+        return False
+    return number not in model.activation_bytes or model.stats.runs_of(number) % _MEASURE_EVERY == 0
 
 
 def learn(model: Model, device: str, batch: Batch, duration_s: float, peak_bytes: int) -> None:
@@ -92,7 +103,7 @@ def learn(model: Model, device: str, batch: Batch, duration_s: float, peak_bytes
     model.times_on(device).learn(number, duration_s)
     model.stats.batch(number, duration_s)
     if peak_bytes:
-        model.activation_bytes[number] = max(model.activation_bytes.get(number, 0), peak_bytes)
+        model.activation_bytes[number] = max(model.activation_bytes.get(number, 0) // 2, peak_bytes)
 
 
 def remaining_s(device: Device, now: float) -> float:
@@ -119,14 +130,24 @@ def _begun(worker: Worker) -> list[Batch]:
     return list(first.values())
 
 
-def mark_late(worker: Worker, limits: Limits, now: float) -> int:
-    """Batches that from now on do not hold up others; how many there are of them."""
-    number = 0
-    for batch in _begun(worker):
-        if not batch.is_late and now >= _late_at(batch, limits):
-            batch.is_late = True
-            number += 1
-    return number
+def mark_late(worker: Worker, limits: Limits, now: float) -> list[Batch]:
+    """Batches that from now on do not hold up others."""
+    late = [batch for batch in _begun(worker) if not batch.is_late and now >= _late_at(batch, limits)]
+    for batch in late:
+        batch.is_late = True
+    return late
+
+
+def disown(worker: Worker, late: Batch) -> list[Batch]:
+    """Batches that wait inside of the worker behind one that may never end: their tickets are for others to run.
+
+    The worker may still come to them, so their model stays and so do their inputs; nobody waits for their results.
+    """
+    stuck = [one for one in worker.batches.values() if one.lane == late.lane and not one.is_late]
+    for batch in stuck:
+        batch.is_late = batch.is_disowned = True
+        batch.payloads = [ticket.payload for ticket in batch.tickets]
+    return stuck
 
 
 def stuck(worker: Worker, limits: Limits, now: float) -> tuple[str, str] | None:
@@ -134,9 +155,10 @@ def stuck(worker: Worker, limits: Limits, now: float) -> tuple[str, str] | None:
     for batch in _begun(worker):
         if now >= batch.started_at + limits.run_timeout_s:
             return batch.model, f"a run took longer than {limits.run_timeout_s:g} s"
-    for copy in (*worker.loading.values(), *([worker.improving] if worker.improving else [])):
+    for copy in worker.moving:
         if now >= copy.began_at + limits.load_timeout_s:
-            return copy.key, f"a load took longer than {limits.load_timeout_s:g} s"
+            what = "an eviction" if copy.place is Place.LEAVING else "a load"
+            return copy.key, f"{what} took longer than {limits.load_timeout_s:g} s"
     return None
 
 
@@ -145,17 +167,20 @@ def moments(device: Device, limits: Limits, now: float) -> list[float]:
     times: list[float] = []
     for worker in device.workers.values():
         if not worker.is_up:
+            if worker.waiting and worker.retry_at > now:
+                times.append(worker.retry_at)
             continue
         for batch in _begun(worker):
-            times.append(batch.started_at + limits.run_timeout_s if batch.is_late else _late_at(batch, limits))
+            times.append(batch.started_at + limits.run_timeout_s)
+            if not batch.is_late:
+                times.append(_late_at(batch, limits))
             if not batch.is_late and device.ready and (follow_at := _followed_at(batch, limits)) > now:
                 times.append(follow_at)
-        if worker.improving is not None:
-            times.append(worker.improving.began_at + limits.load_timeout_s)
-        for copy in worker.loading.values():
+        for copy in worker.moving:
             times.append(copy.began_at + limits.load_timeout_s)
+        for copy in worker.loading.values():
             if (late_at := worker.load_is_late_at(copy, limits)) > now:
                 times.append(late_at)
-        if worker.id.owner and not worker.batches and not worker.loading and not worker.improving:
+        if worker.id.owner and worker.is_idle:
             times.append(worker.idle_since + limits.worker_idle_s)
     return times

@@ -59,14 +59,17 @@ def state_of(order: Order, devices: list[Device], now: float) -> Verdict:
             device.evict(copy, "requested", now)
         if all(copy.place in (Place.DISK, Place.HOST) for _, copy in copies):
             return None
-    elif any(copy.place is Place.RESIDENT for _, copy in copies):
+    elif any(copy.takes_batches for _, copy in copies):
         model.wanted_until = 0.0
         return None
-    elif model.verdict is not None and now < model.verdict.until:
-        model.wanted_until, model.pinned = 0.0, False
+    elif model.verdict is not None and model.is_held_back(now):
         return model.verdict.end
-    if now >= order.deadline:
-        if order.verb == "pin":
-            model.pinned = False
-        return _EXPIRED
-    return WAIT
+    return _EXPIRED if now >= order.deadline else WAIT
+
+
+def give_up(order: Order, model: Model) -> None:
+    """It could not be carried out."""
+    if order.verb in ("load", "pin"):
+        model.wanted_until = 0.0
+    if order.verb == "pin":
+        model.pinned = False

@@ -19,6 +19,9 @@ class Place(Enum):
     HOST = "host"
 
 
+#: How long a model that was loaded for calls is kept for the first of them. Longer than any batch that is on time.
+_FIRST_RUN_S = 1.0
+
 #: Where a load comes from.
 Tier = Literal["disk", "host"]
 
@@ -45,11 +48,13 @@ class Residence(NamedTuple):
 
 
 class Copy:
-    __slots__ = ("began_at", "can_improve", "can_page", "condemned", "improved", "improving", "kept_bytes", "last_used",
-                 "loaded_at", "model", "place", "runs", "source", "target", "worker")  # fmt: skip
+    __slots__ = ("began_at", "can_improve", "can_page", "condemned", "improved", "improving", "is_unused", "kept_bytes",
+                 "key", "last_used", "loaded_at", "model", "place", "reason", "runs", "source", "target",
+                 "worker")  # fmt: skip
 
     def __init__(self, model: Model, worker: WorkerId) -> None:
         self.model = model
+        self.key = model.key
         self.worker = worker
         self.place = Place.DISK
         self.source: Tier = "disk"  # of the load that goes on, or was the last
@@ -63,18 +68,18 @@ class Copy:
         self.loaded_at = 0.0
         self.last_used = 0.0
         self.runs = 0  # batches since it was opened
+        self.is_unused = True  # no batch since it was loaded
         self.condemned = False  # goes as soon as it is not leased; gets no new batch
-
-    @property
-    def key(self) -> str:
-        return self.model.key
+        self.reason = ""  # why it goes, or last went
 
     @property
     def takes_batches(self) -> bool:
         return self.place is Place.RESIDENT and not self.condemned
 
     def resident_until(self, loads: float) -> float:
-        """End of its minimum residence."""
+        """End of its minimum residence. What was loaded for calls is to run at least one batch of them."""
+        if self.is_unused and len(self.model.queue):
+            return self.loaded_at + max(loads * self.model.load_s.get(self.source, 0.0), _FIRST_RUN_S)
         return self.loaded_at + loads * self.model.load_s.get(self.source, 0.0)
 
     def gone(self) -> None:

@@ -4,9 +4,11 @@ wanted ── worker up, room ──▶ LOADING ──▶ RESIDENT ── condem
                 '── no room: others are condemned
 """
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
+from enum import Enum
 
+from serai.ipc.messages import ModelSpec
 from serai_gpu_pool.core import Batch, Counts
 from serai_gpu_pool.eviction import Candidate, Policy
 from serai_gpu_pool.scheduling.copies import Copy, Place, Residence, WorkerId
@@ -15,11 +17,19 @@ from serai_gpu_pool.scheduling.history import History
 from serai_gpu_pool.scheduling.host import HostTier
 from serai_gpu_pool.scheduling.ledger import Ledger
 from serai_gpu_pool.scheduling.model import Model
-from serai_gpu_pool.scheduling.workers import Worker, WorkerState
+from serai_gpu_pool.scheduling.workers import MIN_TURN_S, Worker, WorkerState
 from serai_gpu_pool.settings import Limits
 
 #: A worker may hold so much more than what is accounted for before it is replaced: allocators keep some.
 _LEAK_BYTES = 64 << 20
+
+
+class Start(Enum):
+    """What came of an attempt to load a model."""
+
+    BEGUN = "begun"
+    NO_WORKER = "no worker"  # it is busy, not up, or may not be started
+    NO_ROOM = "no room"
 
 
 @dataclass(frozen=True)
@@ -64,8 +74,7 @@ class Device:
         return copy
 
     def worker_for(self, model: Model) -> Worker:
-        owner = "" if model.spec.format == "onnx" else model.spec.owner
-        return self.worker(WorkerId(self.id, model.framework, owner))
+        return self.worker(WorkerId(self.id, model.framework, worker_owner(model.spec)))
 
     def worker(self, id: WorkerId) -> Worker:
         worker = self.workers.get(id)
@@ -73,39 +82,39 @@ class Device:
             worker = self.workers[id] = Worker(id)
         return worker
 
-    @property
-    def most_for_models(self) -> int:
-        """The budget without what runtimes take: a model that needs more can never be loaded."""
-        return self.ledger.budget - sum(
-            held for name, held in self.ledger.resident.items() if name.startswith("worker ")
-        )  # fmt: skip
+    def most_for(self, model: Model) -> int:
+        """Bytes that this model can have when everybody else has gone: one that needs more can never be loaded."""
+        return self.ledger.budget - self._base_of(self.worker_for(model))
+
+    def _base_of(self, worker: Worker) -> int:
+        """What its runtime takes before anything is loaded. A guess is not enough to say that it never fits."""
+        return worker.base_bytes if worker.is_measured else min(worker.base_bytes, self.ledger.budget // 2)
 
     # ── coming in ────────────────────────────────────────────────────────────────────────────────────────────
 
-    def try_load(self, copy: Copy, now: float) -> bool:
-        """Start to load, or make it possible: a worker, room. Whether it was started."""
+    def try_load(self, copy: Copy, now: float) -> Start:
+        """Start to load, or make it possible: a worker, room."""
         worker = self.workers[copy.worker]
         if not worker.is_up:
-            self._try_start(worker, copy.model, now)
-            return False
+            return self._try_start(worker, copy.model, now)
         if not worker.may_load(copy, self._limits, now):
-            return False
-        num_bytes = copy.model.bytes_to_reserve(self.most_for_models)
+            return Start.NO_WORKER
+        num_bytes = copy.model.bytes_to_reserve(self.most_for(copy.model))
         if num_bytes > self.ledger.free:
             self.make_room(num_bytes - self.ledger.free, copy.model, now)
-            return False
+            return Start.NO_ROOM
         self.ledger.reserve(copy.key, num_bytes)
         copy.source = "host" if copy.place is Place.HOST else "disk"
         copy.place, copy.began_at, copy.condemned = Place.LOADING, now, False
-        worker.loading[copy.key] = copy
-        if any(self.running.values()):
+        worker.loading[copy.key], worker.kept_for = copy, None
+        if self.running:
             self._counts.prefetches += 1
         if copy.source == "host":
             self._counts.page_ins += 1
             self._effects.page_in(worker.id, copy.key)
         else:
             self._effects.load(worker.id, copy.model.spec)
-        return True
+        return Start.BEGUN
 
     def loaded(self, copy: Copy, residence: Residence, load_s: float, now: float) -> None:
         worker, model = self.workers[copy.worker], copy.model
@@ -116,15 +125,15 @@ class Device:
         copy.can_page = residence.can_page
         copy.can_improve = residence.can_improve and not copy.improved
         copy.loaded_at = copy.last_used = now
+        copy.is_unused = True
         model.measured_bytes, model.load_tries, model.suspect, model.verdict = residence.num_bytes, 0, False, None
         model.loaded_in(copy.source, load_s)
         model.stats.loads += 1
         self._counts.loads += 1
         self._counts.load_seconds += load_s
         self.policy.used(copy.key, residence.num_bytes, self.return_s(copy), now)
-        if residence.num_bytes > self.most_for_models:
-            model.pinned = False
-            self._leave(copy, "too_large", now)
+        if residence.num_bytes > self.most_for(model):
+            self.evict(copy, "too_large", now)
 
     def load_failed(self, copy: Copy) -> None:
         """Nothing of it is in memory."""
@@ -153,7 +162,7 @@ class Device:
             del self.improvable[copy.key]  # it comes back when it is used again
             return False
         num_bytes = copy.model.improve_bytes or copy.model.measured_bytes
-        if num_bytes > self.most_for_models - copy.model.measured_bytes:
+        if num_bytes > self.most_for(copy.model) - copy.model.measured_bytes:
             del self.improvable[copy.key]
             copy.can_improve = False
             return False
@@ -168,7 +177,7 @@ class Device:
         self._effects.improve(copy.worker, copy.key)
         return False
 
-    def improved(self, copy: Copy, residence: Residence | None) -> None:
+    def improved(self, copy: Copy, residence: Residence | None, now: float) -> None:
         """The faster form has taken its place; None: there is none after all."""
         self.workers[copy.worker].improving = None
         self.ledger.release(_beside(copy.key))
@@ -180,6 +189,8 @@ class Device:
             copy.kept_bytes, copy.can_page = residence.kept_bytes, residence.can_page
             copy.model.measured_bytes = residence.num_bytes
             copy.model.times_on(self.id).clear()
+            if residence.num_bytes > self.most_for(copy.model):
+                self.evict(copy, "too_large", now)
 
     # ── going out ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -187,61 +198,78 @@ class Device:
         """Tell the right ones to go, for the sake of `model`. False: not possible now; `room_at` may say when.
 
         Patience ends: then a waiting model is not put off by the queues and leases of others any more. Those that it
-        evicts get no new batch, and go as soon as they are not leased. Minimum residence and pins always hold.
+        evicts get no new batch, and go as soon as they are not leased. Minimum residence and pins always hold. Nobody
+        waits for a model that is held by a run that does not end.
         """
-        if self.leaving:
+        stuck = {batch.model for batch in self.running.values() if batch.is_late}
+        if not self.leaving <= stuck:
             return False  # wait for what that brings
         patient_until = model.waiting_since + (self._limits.patience_s if patience_s is None else patience_s)
         impatient = now >= patient_until
         times = [] if impatient else [patient_until]
         candidates: list[Candidate] = []
-        for copy in self.copies.values():
-            if copy.place is not Place.RESIDENT or copy.model is model or copy.model.pinned or copy.improving:
+        for key in self.ledger.resident:
+            copy = self.copies.get(key)
+            if copy is None or copy.model is model or copy.model.pinned or copy.improving:
+                continue
+            if not copy.takes_batches or key in stuck:
                 continue
             resident_until = copy.resident_until(self._limits.min_residence_loads)
             if now < resident_until:
                 times.append(resident_until)
-            elif impatient or not (self.ledger.leases(copy.key) or len(copy.model.queue)):
+            elif impatient or not (self.ledger.leases(key) or len(copy.model.queue)):
                 candidates.append(self._candidate(copy))
         victims = self.policy.victims(candidates, num_bytes, now)
-        if victims is None:
-            if self._end_idle_worker(model):
-                return False
-            self.room_at = min(
-                (at for at in (*times, self.room_at) if at is not None and at < float("inf")), default=None
-            )
-            return False
-        for key in victims:
-            copy = self.copies[key]
-            self.history.evicted(copy, self.policy.worth(key, now), "room", now)
-            self.policy.evicted(key, now)
-            copy.condemned = True
-            self.ready.pop(key, None)
-            self.leaving.add(key)
-            if not self.ledger.leases(key):
-                self._leave(copy, "room", now)
-        return True
+        for key in victims or ():
+            self.evict(self.copies[key], "room", now)
+        if victims is None and not self._end_other_worker(model, now, impatient and not times):
+            for at in times:
+                self._look_at(at)
+        return victims is not None
 
-    def evict(self, copy: Copy, reason: str, now: float) -> bool:
-        """On request. False: it is in use."""
-        if copy.place is not Place.RESIDENT or self.ledger.leases(copy.key) or copy.improving:
-            return False
+    def expects_room(self) -> bool:
+        """Has somebody been told to go, or will it be possible to tell them?"""
+        return bool(self.leaving) or self.room_at is not None or self._expects_end()
+
+    def shrink(self, now: float) -> None:
+        """Something turned out larger than it was thought to be: others go for it, or else it goes itself."""
+        resident = [one for key in self.ledger.resident if (one := self.copies.get(key)) is not None]
+        last = max((one for one in resident if one.takes_batches), key=lambda one: one.loaded_at, default=None)
+        if last is None or self.make_room(-self.ledger.free, last.model, now, patience_s=float("-inf")):
+            return
+        if not self.expects_room():
+            self.evict(last, "too_large", now)
+
+    def evict(self, copy: Copy, reason: str, now: float) -> None:
+        """It goes as soon as it is not leased. One that is opened in a faster form just now stays until that is done."""
+        if not copy.takes_batches or copy.improving:
+            return
         self.history.evicted(copy, self.policy.worth(copy.key, now), reason, now)
         self.policy.evicted(copy.key, now)
         self.ready.pop(copy.key, None)
-        self._leave(copy, reason, now)
-        return True
+        self.leaving.add(copy.key)
+        copy.condemned, copy.reason, copy.model.pinned = True, reason, False
+        if not self.ledger.leases(copy.key):
+            self._leave(copy, now)
 
     def _candidate(self, copy: Copy) -> Candidate:
         held = self.ledger.resident[copy.key]
         return Candidate(copy.key, held, copy.last_used, self.return_s(copy))
 
-    def _leave(self, copy: Copy, reason: str, now: float) -> None:
-        self.leaving.add(copy.key)
+    def _look_at(self, at: float) -> None:
+        """There may be room then although nothing happens."""
+        if at < float("inf"):
+            self.room_at = at if self.room_at is None else min(at, self.room_at)
+
+    def _leave(self, copy: Copy, now: float) -> None:
+        worker = self.workers[copy.worker]
+        if not worker.is_up:
+            return  # it goes with its process
         copy.place, copy.began_at = Place.LEAVING, now
         copy.target = "host" if copy.can_page and copy.kept_bytes <= self._host.budget else "disk"
         copy.model.stats.evictions += 1
-        self._counts.evictions[reason] = self._counts.evictions.get(reason, 0) + 1
+        self._counts.evictions[copy.reason] = self._counts.evictions.get(copy.reason, 0) + 1
+        worker.leaving[copy.key] = copy
         if copy.target == "host":
             self._effects.page_out(copy.worker, copy.key)
         else:
@@ -250,6 +278,7 @@ class Device:
     def left(self, copy: Copy, kept_bytes: int, process_bytes: int, now: float) -> None:
         """The device says that the bytes are free."""
         self.leaving.discard(copy.key)
+        self.workers[copy.worker].leaving.pop(copy.key, None)
         if self.ledger.holds(copy.key):
             self.ledger.release(copy.key)
         self._host.release(copy)
@@ -261,8 +290,12 @@ class Device:
             copy.gone()
         self._check_release(self.workers[copy.worker], process_bytes)
 
-    def close_from_host(self, copy: Copy) -> None:
-        copy.place, copy.target = Place.LEAVING, "disk"
+    def close_from_host(self, copy: Copy, now: float) -> None:
+        worker = self.workers[copy.worker]
+        if not worker.is_up:
+            return
+        copy.place, copy.target, copy.began_at = Place.LEAVING, "disk", now
+        worker.leaving[copy.key] = copy
         self._effects.close(copy.worker, copy.key)
 
     def _check_release(self, worker: Worker, process_bytes: int) -> None:
@@ -284,6 +317,7 @@ class Device:
         self.ledger.lease(copy.key)
         copy.last_used = now
         copy.runs += 1
+        copy.is_unused = False
         if copy.can_improve and copy.runs >= self._limits.improve_after:
             self.improvable[copy.key] = copy
         self.policy.used(copy.key, self.ledger.resident[copy.key], self.return_s(copy), now)
@@ -292,32 +326,37 @@ class Device:
         self.ledger.unlease(copy.key)
         copy.last_used = now
         if copy.condemned and not self.ledger.leases(copy.key):
-            self._leave(copy, "room", now)
+            self._leave(copy, now)
 
     # ── workers ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _try_start(self, worker: Worker, model: Model, now: float) -> None:
+    def _try_start(self, worker: Worker, model: Model, now: float) -> Start:
         if worker.state is not WorkerState.DOWN or now < worker.retry_at:
             if worker.state is WorkerState.DOWN:
-                self.room_at = min(self.room_at or worker.retry_at, worker.retry_at)
-            return
+                self._look_at(worker.retry_at)
+            return Start.NO_WORKER
         if worker.id.owner and self._num_owner_workers() >= self._limits.max_owner_workers:
-            self._end_idle_worker(model)
-            return
-        if worker.base_bytes > self.ledger.free:
-            self.make_room(worker.base_bytes - self.ledger.free, model, now)
-            return
+            patient_until = model.waiting_since + self._limits.patience_s
+            if not self._end_other_worker(model, now, now >= patient_until) and now < patient_until:
+                self._look_at(patient_until)
+            return Start.NO_WORKER
+        if self._base_of(worker) > self.ledger.free:
+            self.make_room(self._base_of(worker) - self.ledger.free, model, now)
+            return Start.NO_ROOM
         self.start(worker)
+        return Start.NO_WORKER
 
     def start(self, worker: Worker) -> None:
-        self.ledger.reserve(worker.name, worker.base_bytes)
+        """There must be room for it."""
+        self.ledger.reserve(worker.name, self._base_of(worker))
         worker.state = WorkerState.STARTING
         self._effects.start_worker(worker.id)
 
     def started(self, worker: Worker, base_bytes: int, process_bytes: int, now: float) -> None:
         """`base_bytes` of the device are the runtime's own."""
         worker.started()
-        worker.base_bytes, worker.process_bytes, worker.idle_since = base_bytes, process_bytes, now
+        worker.base_bytes, worker.process_bytes, worker.is_measured = base_bytes, process_bytes, True
+        worker.idle_since = worker.up_since = now
         self.ledger.commit(worker.name, base_bytes)
 
     def start_failed(self, worker: Worker, reason: str, now: float) -> bool:
@@ -340,10 +379,13 @@ class Device:
             self.ledger.lost(batch_name(batch))
         return batches
 
-    def replace_doomed(self) -> None:
+    def tidy_workers(self, wanted: Container[str]) -> None:
+        """End those that are to be replaced, and keep none free for a model that nobody wants any more."""
         for worker in self.workers.values():
             if worker.doomed and worker.is_up and worker.is_quiet:
                 self.end(worker, worker.doomed)
+            if worker.kept_for is not None and worker.kept_for.key not in wanted:
+                worker.kept_for = None
 
     def end(self, worker: Worker, reason: str) -> None:
         worker.state = WorkerState.ENDING
@@ -352,16 +394,30 @@ class Device:
     def _num_owner_workers(self) -> int:
         return sum(bool(one.id.owner) and one.state is not WorkerState.DOWN for one in self.workers.values())
 
-    def _end_idle_worker(self, model: Model) -> bool:
-        """The one of another owner that has been idle for longest makes room."""
-        idle = [
-            one
+    def _expects_end(self) -> bool:
+        return any(
+            bool(one.id.owner) and (one.state is WorkerState.ENDING or (one.is_up and bool(one.doomed)))
             for one in self.workers.values()
-            if one.id.owner and one.is_up and one.is_idle and one.id.owner != model.spec.owner
-        ]
-        if not idle:
+        )
+
+    def _end_other_worker(self, model: Model, now: float, even_busy: bool) -> bool:
+        """A worker of another owner ends for the sake of `model`: the one that has been idle for longest, or else the one
+        that has had its turn for longest. Whether one does; `room_at` may say when one will have had its turn."""
+        if self._expects_end():
+            return True  # wait for what that brings
+        others = [one for one in self.workers.values() if one.id.owner and one.is_up]
+        others = [one for one in others if one is not self.worker_for(model) and not one.is_pinned]
+        idle = [one for one in others if one.is_idle]
+        if idle:
+            self.end(min(idle, key=lambda one: one.idle_since), "idle, and its memory is wanted")
+            return True
+        longest = min(others, key=lambda one: one.up_since, default=None)
+        if longest is None or not even_busy:
             return False
-        self.end(min(idle, key=lambda one: one.idle_since), "idle, and its memory is wanted")
+        if now < longest.up_since + MIN_TURN_S:
+            self._look_at(longest.up_since + MIN_TURN_S)
+            return False
+        longest.doomed = "it had its turn, and others wait"
         return True
 
     def check_integrity(self) -> None:
@@ -370,6 +426,11 @@ class Device:
             has = self.ledger.holds(copy.key)
             if has != (copy.place in (Place.LOADING, Place.RESIDENT)) and copy.place is not Place.LEAVING:
                 raise AssertionError(f"{copy.key} is {copy.place.value} and has memory: {has}")
+
+
+def worker_owner(model: ModelSpec) -> str:
+    """Whose worker runs it: a file that can run code never shares one with others. Empty: a shared one."""
+    return "" if model.format == "onnx" else model.owner
 
 
 def _beside(key: str) -> str:

@@ -28,9 +28,11 @@ class HostTier:
 
     def surplus(self, may_go: Callable[[Copy], bool]) -> list[Copy]:
         """Whom to close to be within the budget again."""
-        over = self.used - self.budget
-        if over <= 0:
+        if self.used <= self.budget:
             return []
+        over = (
+            self.used - self.budget - sum(one.kept_bytes for one in self._held.values() if one.place is Place.LEAVING)
+        )
         going: list[Copy] = []
         for copy in sorted(self._held.values(), key=lambda one: one.last_used):
             if over <= 0:

@@ -1,8 +1,9 @@
 """Whose fault it was that a worker ended, and who gets another chance. Pure.
 
 A run changes nothing, so it may be run again. Whoever ran or was loaded when the worker ended is a suspect; with several
-suspects each is tried again with nothing beside it, and then there is only one. Every call may end one worker together
-with others and one alone, so a poisoned call costs two workers, and its batch mates nothing.
+suspects each is tried again by itself, and who is there for the second time is taken for guilty: a call in a batch of its
+own, a model that was loaded with nothing beside it but what is late. So a poisoned call costs two workers, and its batch
+mates nothing.
 """
 
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from serai_gpu_pool.core import Batch, Ticket
 from serai_gpu_pool.scheduling.copies import Copy
 from serai_gpu_pool.scheduling.workers import Worker
 
-#: Times that a worker may end under a ticket that runs alone in it, and in all.
+#: Times that a worker may end under a ticket, the last of them in a batch of its own, and in all.
 _MAX_ALONE, _MAX_ATTEMPTS = 2, 4
 
 
@@ -30,42 +31,45 @@ def investigate(worker: Worker, batches: list[Batch]) -> Findings:
     findings = Findings()
     begun: list[Batch] = []
     for batch in batches:
-        if batch.lane in {one.lane for one in begun}:
-            findings.again += batch.tickets
-        else:
+        if batch.lane not in {one.lane for one in begun}:
             begun.append(batch)
-    loading = [*worker.loading.values(), *([worker.improving] if worker.improving else [])]
+        elif not batch.is_disowned:
+            findings.again += batch.tickets
+    moving = worker.moving
     hung = worker.hung
     for batch in begun:
         innocent = hung is not None and hung.key != batch.model
-        alone = len(begun) + len(loading) == 1 or hung is not None
-        _judge(batch, findings, innocent, alone, is_hung=hung is not None)
-    for copy in loading:
-        _judge_load(copy, findings, hung, alone=len(begun) + len(loading) == 1)
+        alone = len(begun) + len(moving) == 1 or hung is not None
+        if not innocent:
+            _judge(batch, findings, alone, is_hung=hung is not None)
+        elif not batch.is_disowned:
+            findings.again += batch.tickets
+    for copy in moving:
+        _judge_load(copy, findings, hung, alone=len(begun) + len(moving) == 1)
     findings.again = [ticket for ticket in findings.again if not ticket.done]
     findings.failed = [ticket for ticket in findings.failed if not ticket.done]
     return findings
 
 
-def _judge(batch: Batch, findings: Findings, innocent: bool, alone: bool, is_hung: bool) -> None:
-    if innocent:
-        findings.again += batch.tickets
+def _judge(batch: Batch, findings: Findings, alone: bool, is_hung: bool) -> None:
+    by_itself = len(batch.tickets) == 1
+    if alone or (by_itself and batch.tickets[0].attempts):
+        findings.guilty += {(batch.model, ticket.owner) for ticket in batch.tickets}
+    if batch.is_disowned:
         return
     for ticket in batch.tickets:
         ticket.alone = True
         ticket.attempts += 1
-        by_itself = alone and len(batch.tickets) == 1
         if (by_itself and (is_hung or ticket.attempts >= _MAX_ALONE)) or ticket.attempts >= _MAX_ATTEMPTS:
             findings.failed.append(ticket)
         else:
             findings.again.append(ticket)
-    if alone:
-        findings.guilty += {(batch.model, ticket.owner) for ticket in batch.tickets}
 
 
 def _judge_load(copy: Copy, findings: Findings, hung: Copy | None, alone: bool) -> None:
-    if hung is not None and hung is not copy:
-        return
-    copy.model.suspect = True
-    if alone or hung is copy:
+    if hung is None:
+        if alone or copy.model.suspect:
+            findings.guilty.append((copy.key, ""))
+        copy.model.suspect = True
+    elif hung is copy:  # nobody has to find out who it was
         findings.guilty.append((copy.key, ""))

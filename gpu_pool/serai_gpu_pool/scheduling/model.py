@@ -31,15 +31,20 @@ class Stats:
         row[0] += 1
         row[1] += seconds
 
+    def runs_of(self, size: int) -> int:
+        row = self.batches.get(size)
+        return int(row[0]) if row is not None else 0
+
 
 class Model:
     """One model, by `ModelSpec.key`: versions that carry the same data file share it."""
 
-    __slots__ = ("activation_bytes", "framework", "improve_bytes", "last_used", "load_s", "load_tries", "measured_bytes", "pinned", "queue", "spec",
+    __slots__ = ("activation_bytes", "framework", "improve_bytes", "key", "last_used", "load_s", "load_tries", "measured_bytes", "pinned", "queue", "spec",
                  "stats", "suspect", "times", "verdict", "verdicts", "waiting_since", "wanted_until")  # fmt: skip
 
     def __init__(self, spec: ModelSpec, framework: str, max_queued: int) -> None:
         self.spec = spec
+        self.key = spec.key
         self.framework = framework
         self.queue = FairQueue(max_queued)
         self.times: dict[str, Times] = {}  # by device
@@ -57,10 +62,6 @@ class Model:
         self.verdicts: dict[str, Verdict] = {}  # by owner of a version: it ends its worker
         self.stats = Stats()
 
-    @property
-    def key(self) -> str:
-        return self.spec.key
-
     def times_on(self, device: str) -> Times:
         times = self.times.get(device)
         if times is None:
@@ -72,6 +73,10 @@ class Model:
             if verdict is not None and now < verdict.until:
                 return verdict
         return None
+
+    def is_held_back(self, now: float) -> bool:
+        """It was tried lately, and cannot be loaded."""
+        return self.verdict is not None and now < self.verdict.until
 
     def loaded_in(self, tier: str, seconds: float) -> None:
         before = self.load_s.get(tier)

@@ -14,15 +14,17 @@ def choose(devices: Iterable[Device], model: Model, placement: str) -> Device | 
     ("best_fit", large gaps stay) or the most ("spread"). (3) Where the least waits and the most could be freed.
     """
     able = [
-        one for one in devices if model.framework in one.spec.frameworks and model.least_bytes <= one.most_for_models
+        one for one in devices if model.framework in one.spec.frameworks and model.least_bytes <= one.most_for(model)
     ]
+    if len(able) > 1:
+        able = [one for one in able if not one.worker_for(model).error] or able
     if len(able) <= 1:
         return able[0] if able else None
     for device in able:
         copy = device.copies.get(model.key)
         if copy is not None and copy.place in (Place.HOST, Place.LEAVING):
             return device
-    needed = {one.id: model.bytes_to_reserve(one.most_for_models) for one in able}
+    needed = {one.id: model.bytes_to_reserve(one.most_for(model)) for one in able}
     roomy = [one for one in able if one.ledger.free >= needed[one.id]]
     if roomy:
         by_free = sorted(roomy, key=lambda one: (one.ledger.free, one.id))
@@ -39,7 +41,8 @@ def second_home(devices: Iterable[Device], model: Model) -> Device | None:
             and (copy is None or copy.place in (Place.DISK, Place.HOST))
             and not device.running
             and not device.ready
-            and device.ledger.free >= model.bytes_to_reserve(device.most_for_models)
+            and not device.leaving
+            and device.ledger.free >= model.bytes_to_reserve(device.most_for(model))
         ):
             return device
     return None

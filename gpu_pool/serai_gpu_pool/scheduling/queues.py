@@ -28,6 +28,11 @@ class FairQueue:
     def is_full(self) -> bool:
         return self._length >= self.max_tickets
 
+    @property
+    def first_payer(self) -> str:
+        """Whose turn is next here; empty when nobody waits."""
+        return next(iter(self._payers), "")
+
     def push(self, ticket: Ticket) -> None:
         assert not self.is_full, "ask is_full first"
         waiting = self._payers.get(ticket.payer)

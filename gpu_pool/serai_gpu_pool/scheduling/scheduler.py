@@ -3,8 +3,7 @@
 Every method is an event with the time at which it happened. The way out is `Effects`, nothing else. See design.md.
 """
 
-from collections.abc import Callable
-from itertools import islice
+from collections.abc import Callable, Iterable
 
 from serai.ipc.messages import ModelFormat
 from serai_gpu_pool.core import Batch, Counts, End, LoadFailure, ModelSpec, Outcome, Refused, Ticket
@@ -13,18 +12,16 @@ from serai_gpu_pool.scheduling import batches, commands, losses, placement, refu
 from serai_gpu_pool.scheduling.commands import Order
 from serai_gpu_pool.scheduling.copies import Copy, Place, Residence, WorkerId
 from serai_gpu_pool.scheduling.deadlines import Deadlines
-from serai_gpu_pool.scheduling.devices import Device, DeviceSpec, all_copies, batch_name
+from serai_gpu_pool.scheduling.devices import Device, DeviceSpec, Start, all_copies, batch_name, worker_owner
 from serai_gpu_pool.scheduling.effects import Effects, Result
 from serai_gpu_pool.scheduling.host import HostTier
 from serai_gpu_pool.scheduling.model import Model
 from serai_gpu_pool.scheduling.records import Record
 from serai_gpu_pool.scheduling.strikes import Strikes
 from serai_gpu_pool.scheduling.turns import Turns
+from serai_gpu_pool.scheduling.wanted import Wanted
 from serai_gpu_pool.scheduling.workers import Worker, WorkerState
 from serai_gpu_pool.settings import Limits
-
-#: Models that wait to be loaded and are looked at in one turn: those that wait for longest.
-_LOOK_AT = 32
 
 
 class Scheduler:
@@ -61,7 +58,9 @@ class Scheduler:
         self._recall = recall
         self._strikes = Strikes()
         self._deadlines = Deadlines()
-        self._wanted: dict[str, Model] = {}  # models with calls or orders and no copy to run them, the oldest first
+        self._wanted = Wanted()  # models with calls or orders and no copy to run them
+        self._later: dict[str, Model] = {}  # that operators want, and that could not be loaded lately
+        self._largest_budget = max(one.budget_bytes for one in devices)
         self._orders: list[Order] = []
         self._settled: list[tuple[Order, End | None]] = []
         self._last_batch = 0
@@ -160,7 +159,7 @@ class Scheduler:
         able = [one for one in self.devices.values() if model.framework in one.spec.frameworks]
         if not able:
             return refusals.no_framework(model)
-        if all(model.least_bytes > one.most_for_models for one in able):
+        if all(model.least_bytes > one.most_for(model) for one in able):
             return refusals.too_large(model, max(one.ledger.budget for one in able))
         workers = [one.worker_for(model) for one in able]
         if all(worker.error and now < worker.retry_at for worker in workers):
@@ -204,6 +203,7 @@ class Scheduler:
         if worker.state is WorkerState.STARTING:
             device.started(worker, base_bytes, process_bytes, now)
             self.counts.worker_starts += 1
+            self._look_again(worker, now)
 
     def on_start_failed(self, id: WorkerId, reason: str, now: float) -> None:
         """It could not be started. After several times whoever waits for it is told."""
@@ -212,6 +212,7 @@ class Scheduler:
         if device.start_failed(worker, reason, now):
             for copy in worker.copies.values():
                 self._refuse_queue(copy.model, refusals.no_worker(reason))
+        self._look_again(worker, now)
 
     def on_loaded(self, id: WorkerId, key: str, residence: Residence, load_s: float, now: float) -> None:
         device, copy = self._loading(id, key)
@@ -234,14 +235,16 @@ class Scheduler:
         self.counts.load_failures += 1
         if failure.kind == "memory":
             self._count_out_of_memory("load")
-            more = model.bytes_to_reserve(device.most_for_models)
+            most = device.most_for(model)
+            more = model.bytes_to_reserve(most)
             model.load_tries += 1
-            if model.load_tries == 1 and model.bytes_to_reserve(device.most_for_models) > more:
+            if model.load_tries == 1 and model.bytes_to_reserve(most) > more:
                 self._find_place(model, now)
                 return
             model.load_tries = 0
         model.verdict = refusals.not_loaded(failure, model.verdict, self._limits, now)
         self._refuse_queue(model, model.verdict.end)
+        self._find_place(model, now)
 
     def on_improved(self, id: WorkerId, key: str, residence: Residence | None, now: float) -> None:
         device = self.devices[id.device]
@@ -249,7 +252,7 @@ class Scheduler:
         if copy is None or copy.key != key:
             self.counts.ignored_messages += 1
         else:
-            device.improved(copy, residence)
+            device.improved(copy, residence, now)
 
     def on_left(self, id: WorkerId, key: str, kept_bytes: int, process_bytes: int, now: float) -> None:
         """It was paged out or closed: the bytes are free again."""
@@ -260,7 +263,7 @@ class Scheduler:
             return
         device.left(copy, kept_bytes, process_bytes, now)
         for other in self.host.surplus(lambda one: not len(one.model.queue)):
-            self.devices[other.worker.device].close_from_host(other)
+            self.devices[other.worker.device].close_from_host(other, now)
         self._find_place(copy.model, now)
 
     def on_batch_done(
@@ -278,12 +281,14 @@ class Scheduler:
         batch = worker.batches.get(batch_id)
         if batch is None or len(results) != len(batch.tickets):
             self.counts.ignored_messages += 1
-            if batch is not None:  # then nothing that it says can be trusted
+            if batch is not None and worker.is_up:  # then nothing that it says can be trusted
                 device.end(worker, "the worker answered a batch with the wrong number of results")
             return
         model = self.models[batch.model]
         self._take_back(device, worker, batch, now)
         batches.learn(model, device.id, batch, duration_s, peak_bytes)
+        if batch.is_disowned:
+            return
         share_s = duration_s / len(results)
         for ticket, (outcome, payload) in zip(batch.tickets, results, strict=True):
             self.turns.charge(ticket.payer, share_s)
@@ -338,7 +343,7 @@ class Scheduler:
         findings = losses.investigate(worker, list(worker.batches.values()))
         hung = worker.hung
         for batch in device.lost(worker):
-            for ticket in batch.tickets:
+            for ticket in batch.tickets if not batch.is_disowned else ():
                 ticket.running = False
                 if ticket.done:
                     ticket.payload = b""
@@ -357,6 +362,7 @@ class Scheduler:
                 self._refuse(ticket, verdict.end)
             else:
                 self._queue(model, [ticket], now, again=True)
+        self._look_again(worker, now)
         for copy in worker.copies.values():
             self._find_place(copy.model, now)
         if not id.owner and not self.draining and worker.base_bytes <= device.ledger.free:
@@ -385,19 +391,25 @@ class Scheduler:
     def next_wakeup(self, now: float) -> float | None:
         """When `on_time` and `advance` have to be called although nothing happened."""
         times = [self._deadlines.next(), *(order.deadline for order in self._orders)]
+        times += [model.verdict.until for model in self._later.values() if model.verdict is not None]
         for device in self.devices.values():
             times += [device.room_at, *batches.moments(device, self._limits, now)]
-        return min((time for time in times if time is not None), default=None)
+        return min((time for time in times if time is not None and time < float("inf")), default=None)
 
     def on_time(self, now: float) -> None:
         """Tell those whose deadline has passed, notice what is late, and end a worker that is stuck or idle."""
         for ticket in self._deadlines.due(now):
             self._unqueue(ticket)
             self._refuse(ticket, refusals.EXPIRED)
+        for model in [one for one in self._later.values() if not one.is_held_back(now)]:
+            del self._later[model.key]
+            self._find_place(model, now)
         for device in self.devices.values():
             for worker in device.workers.values():
                 if worker.is_up:
                     self._watch(device, worker, now)
+                elif worker.waiting and not worker.has_to_wait(now):
+                    self._look_again(worker, now)
 
     def _watch(self, device: Device, worker: Worker, now: float) -> None:
         stuck = batches.stuck(worker, self._limits, now)
@@ -408,7 +420,18 @@ class Scheduler:
         elif worker.id.owner and worker.is_idle and now >= worker.idle_since + self._limits.worker_idle_s:
             device.end(worker, "idle")
         else:
-            self.counts.late_batches += batches.mark_late(worker, self._limits, now)
+            for late in batches.mark_late(worker, self._limits, now):
+                self.counts.late_batches += 1
+                for batch in batches.disown(worker, late):
+                    self._run_elsewhere(batch, now)
+
+    def _run_elsewhere(self, batch: Batch, now: float) -> None:
+        """It waits behind one that does not end: its tickets go back to the front of their queue."""
+        tickets = [ticket for ticket in batch.tickets if not ticket.done]
+        for ticket in tickets:
+            ticket.running = False
+        if tickets:
+            self._queue(self.models[batch.model], tickets, now, again=True)
 
     # ── making it so ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -417,47 +440,59 @@ class Scheduler:
 
         Returns orders that are settled, with why they could not be carried out, or None.
         """
+        if self._orders:
+            self._settle_orders(now)  # before what was unloaded is loaded again for those who wait
         for device in self.devices.values():
             device.room_at = None
-            device.replace_doomed()
-            if device.ledger.free < 0 and not device.leaving:
-                self._shrink(device, now)
+            device.tidy_workers(self._wanted)
+            if device.ledger.free < 0:
+                device.shrink(now)
         self._load_wanted(now)
         for device in self.devices.values():
             while self._start_batch(device, now):
                 pass
-        self._settle_orders(now)
         settled, self._settled = self._settled, []
         return settled
 
     def _load_wanted(self, now: float) -> None:
+        """Begin loads. A model that is next and has waited long enough for room holds up those after it, which would
+        take what is made free for it."""
         busy = {device.id for device in self.devices.values() if device.improvable and device.try_improve(now)}
         if not self._wanted:
             return
-        for model in self._in_order(list(islice(self._wanted.values(), _LOOK_AT))):
+        for model in self._in_order(self._wanted.first()):
             if not len(model.queue) and not model.pinned and now >= model.wanted_until:
-                del self._wanted[model.key]
+                self._wanted.discard(model.key)
                 continue
             device = placement.choose(self.devices.values(), model, self._limits.placement)
             if device is None:
-                self._refuse_queue(
-                    model, refusals.too_large(model, max(one.ledger.budget for one in self.devices.values()))
-                )
-                self._wanted.pop(model.key, None)
+                self._refuse_queue(model, refusals.too_large(model, self._largest_budget))
+                self._wanted.discard(model.key)
                 continue
             copy = device.copy_of(model)
-            if device.id not in busy and copy.place in (Place.DISK, Place.HOST) and device.try_load(copy, now):
-                self._wanted.pop(model.key, None)
+            if device.id in busy or copy.place not in (Place.DISK, Place.HOST):
+                continue
+            start = device.try_load(copy, now)
+            worker = device.workers[copy.worker]
+            if start is Start.BEGUN:
+                self._wanted.discard(model.key)
+            elif start is Start.NO_ROOM:
+                if now >= model.waiting_since + self._limits.patience_s and device.expects_room():
+                    busy.add(device.id)
+            elif worker.has_to_wait(now):
+                self._wanted.discard(model.key)
+                worker.waiting[model.key] = model
 
-    def _in_order(self, models: list[Model]) -> list[Model]:
+    def _look_again(self, worker: Worker, now: float) -> None:
+        """Something has changed for those who wait for this worker."""
+        waiting, worker.waiting = worker.waiting, {}
+        for model in waiting.values():
+            self._find_place(model, now)
+
+    def _in_order(self, models: Iterable[Model]) -> list[Model]:
         """Those with calls before those that are only asked for, by whose turn it is."""
-        first = (float("inf"), 0, 0.0)
-        return sorted(models, key=lambda one: one.queue.rank(self.turns) if len(one.queue) else first)
-
-    def _shrink(self, device: Device, now: float) -> None:
-        """Something turned out larger than it was thought to be: others go for it."""
-        largest = max(device.copies.values(), key=lambda one: one.loaded_at)
-        device.make_room(-device.ledger.free, largest.model, now, patience_s=float("-inf"))
+        last = (float("inf"), 0, 0.0)
+        return sorted(models, key=lambda one: one.queue.rank(self.turns) if len(one.queue) else last)
 
     def _start_batch(self, device: Device, now: float) -> bool:
         """Give the device the batch whose turn it is, if it can take one. Whether another try makes sense."""
@@ -465,16 +500,15 @@ class Scheduler:
         if opening is None:
             return False
         for copy in self._by_turn(device):
-            if not batches.may_run(copy, device):
+            if not batches.may_run(copy, device, self._limits, now):
                 continue
             if opening.behind is not None and opening.behind.worker != copy.worker:
                 return False  # it is next, but cannot wait inside of another worker
             size, activation = batches.size(copy, device, self._limits)
-            if activation <= device.ledger.free:
+            if activation <= max(device.ledger.free, 0):
                 self._take_and_run(device, copy, size, opening, now)
                 return True
-            if self._make_room_to_run(device, copy, activation, now):
-                return True
+            device.make_room(activation - device.ledger.free, copy.model, now)
         return False
 
     def _by_turn(self, device: Device) -> list[Copy]:
@@ -508,7 +542,7 @@ class Scheduler:
         self.counts.batches += 1
         self.counts.items += len(tickets)
         self._effects.run(batch)
-        elsewhere = self._backlog_s(model, device) > self._limits.replicate_s and len(self.devices) > 1
+        elsewhere = len(self.devices) > 1 and self._backlog_s(model, device) > self._limits.replicate_s
         if elsewhere and (other := placement.second_home(self.devices.values(), model)) is not None:
             other.try_load(other.copy_of(model), now)
 
@@ -519,35 +553,30 @@ class Scheduler:
         )
 
     def _in_time(self, tickets: list[Ticket], model: Model, device: Device, now: float) -> list[Ticket]:
-        """Without those that would miss their deadline even now; but the last hope of an estimate is to be tried."""
-        if len(tickets) == 1 and not len(model.queue):
-            return tickets
+        """Without those that would miss their deadline even now. When nobody is left, the one with the most time runs all
+        the same: an estimate that is wrong is only put right by trying."""
         soonest = now + model.times_on(device.id).predict(len(tickets))
-        kept = []
+        kept = [ticket for ticket in tickets if ticket.deadline >= soonest]
+        if not kept and not len(model.queue):
+            kept = [max(tickets, key=lambda one: one.deadline)]
         for ticket in tickets:
-            if ticket.deadline < soonest:
+            if ticket not in kept:
                 self._refuse(ticket, refusals.HOPELESS)
-            else:
-                kept.append(ticket)
         return kept
-
-    def _make_room_to_run(self, device: Device, copy: Copy, activation: int, now: float) -> bool:
-        """Others go so that it can run. Whether something changed at once: it can never run here."""
-        own = device.ledger.resident[copy.key]
-        if activation > device.most_for_models - own:
-            self._refuse_queue(copy.model, refusals.too_large_to_run(copy.model, activation, device.ledger.budget))
-            return True
-        device.make_room(activation - device.ledger.free, copy.model, now)
-        return False
 
     def _settle_orders(self, now: float) -> None:
         waiting = []
         for order in self._orders:
-            verdict = commands.state_of(order, list(self.devices.values()), now)
-            if verdict is commands.WAIT:
+            model = order.model
+            end = commands.state_of(order, list(self.devices.values()), now)
+            if end is commands.WAIT and model is not None and order.verb in ("load", "pin"):
+                end = self._no_device(model, now) or commands.WAIT
+            if end is commands.WAIT:
                 waiting.append(order)
             else:
-                self._settled.append((order, verdict))
+                self._settled.append((order, end))
+                if end is not None and model is not None:
+                    commands.give_up(order, model)
         self._orders = waiting
 
     # ── where a model stands ─────────────────────────────────────────────────────────────────────────────────
@@ -557,22 +586,25 @@ class Scheduler:
         has_calls = bool(len(model.queue))
         if not has_calls and not model.pinned and now >= model.wanted_until:
             return
+        if not has_calls and model.is_held_back(now):
+            self._later[model.key] = model
+            return
         copies = all_copies(self.devices.values(), model.key)
         usable = [(device, copy) for device, copy in copies if copy.takes_batches]
         if usable:
-            self._wanted.pop(model.key, None)
+            self._wanted.discard(model.key)
             if has_calls:
                 for device, copy in usable:
                     device.ready.setdefault(model.key, copy)
         elif not any(copy.place is Place.LOADING for _, copy in copies) and model.key not in self._wanted:
             model.waiting_since = now
-            self._wanted[model.key] = model
+            self._wanted.add(model, worker_owner(model.spec))
 
     def _forget_place(self, model: Model) -> None:
         for device in self.devices.values():
             device.ready.pop(model.key, None)
         if not model.wanted_until and not model.pinned:
-            self._wanted.pop(model.key, None)
+            self._wanted.discard(model.key)
 
     def _unqueue(self, ticket: Ticket) -> None:
         if ticket.queued:

@@ -179,15 +179,15 @@ def read_csv(path: Path, seed: int = 1, work: float = 1.0) -> Trace:
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
-        missing = {"time", "model"} - set(reader.fieldnames or ())
-        if missing:
-            names = " and no ".join(sorted(missing))
-            raise TraceError(f"{path} has no column {names}; its first line has to name them")
         try:
+            missing = {"time", "model"} - set(reader.fieldnames or ())
+            if missing:
+                names = " and no ".join(sorted(missing))
+                raise TraceError(f"{path} has no column {names}; its first line has to name them")
             for row in reader:
                 yield reader.line_num, row
         except (csv.Error, UnicodeDecodeError) as problem:
-            raise TraceError(f"{path}, line {reader.line_num}: {problem}") from None
+            raise TraceError(f"{path}, line {reader.line_num + 1}: {problem}") from None
 
 
 def _check_size(models: int, calls: float) -> None:

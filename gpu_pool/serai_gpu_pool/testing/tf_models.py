@@ -16,8 +16,8 @@ class Net(tf.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        given = weights()
-        self.kernel = tf.Variable(given["kernel"].transpose(2, 3, 1, 0))
+        given = {name: tf.convert_to_tensor(array) for name, array in weights().items()}
+        self.kernel = tf.Variable(tf.transpose(given["kernel"], [2, 3, 1, 0]))
         self.shift, self.linear, self.bias = (tf.Variable(given[name]) for name in ("shift", "linear", "bias"))
 
     @tf.function(input_signature=[tf.TensorSpec([None, 1, 8, 8], tf.float32, name="input")])

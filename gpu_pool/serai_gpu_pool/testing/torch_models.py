@@ -40,7 +40,7 @@ def script(module: nn.Module) -> bytes:
     file = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch announces the end of TorchScript
-        torch.jit.save(torch.jit.script(module.eval()), file)
+        torch.jit.save(torch.jit.script(module.train(False)), file)
     return file.getvalue()
 
 
@@ -48,7 +48,7 @@ def trace(module: nn.Module, *inputs: Any) -> bytes:
     file = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.jit.save(torch.jit.trace(module.eval(), tuple(map(torch.from_numpy, inputs))), file)
+        torch.jit.save(torch.jit.trace(module.train(False), tuple(map(torch.from_numpy, inputs))), file)
     return file.getvalue()
 
 

@@ -166,5 +166,7 @@ class World:
     def answer_batch(
         self, id: WorkerId, number: int, outcomes: list[Outcome], seconds: float, peak_bytes: int, now: float
     ) -> None:
-        self.side(id).batches.pop(number)
+        side = self.side(id)
+        if len(outcomes) == len(side.batches[number].tickets):  # else the scheduler must not take it for an answer
+            del side.batches[number]
         self.scheduler.on_batch_done(id, number, [(one, b"") for one in outcomes], seconds, peak_bytes, now)
