@@ -5,7 +5,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install up test check format bench clean
+.PHONY: help install frameworks up test check format bench clean
 
 help:
 	@echo "make up [ARGS=\"--port 9000\"]   start Serai on this machine"
@@ -14,6 +14,7 @@ help:
 	@echo "make format                     put the style right"
 	@echo "make bench [ARGS=C1]            measure, each figure beside its limit"
 	@echo "make install                    only set up .venv"
+	@echo "make frameworks                 add PyTorch and TensorFlow to it (2 GB)"
 	@echo "make clean                      remove .venv and caches"
 
 install: .venv/.installed
@@ -30,6 +31,10 @@ install: .venv/.installed
 	@echo "· fetching models and packages of the first-party algorithms"
 	@$(BIN)/python -m serai_gateway.build.prefetch
 	@touch $@
+
+frameworks: install
+	@echo "· installing PyTorch and TensorFlow (about 2 GB)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable ".[torch,tensorflow]"
 
 up: install
 	@$(BIN)/serai up $(ARGS)

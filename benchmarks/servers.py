@@ -24,6 +24,8 @@ class Server:
 
     url: str
     headers: dict[str, str]
+    pid: int = 0
+    home: Path = Path()  # of a Serai
 
 
 def post(url: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
@@ -78,18 +80,22 @@ def uvicorn(application: str, environment: dict[str, str] | None = None, *option
     process = subprocess.Popen(command, env={**os.environ, **(environment or {})})
     try:
         _wait_for_port(process, port)
-        yield Server(f"http://127.0.0.1:{port}/", {})
+        yield Server(f"http://127.0.0.1:{port}/", {}, process.pid)
     finally:
         _stop(process)
 
 
 @contextlib.contextmanager
-def serai(publish: list[Path], *options: str) -> Iterator[Server]:
-    """`serai up` on a home of its own, with the folders of `publish` published. `url` is the address alone."""
+def serai(publish: list[Path], *options: str, home: Path | None = None) -> Iterator[Server]:
+    """`serai up` with the folders of `publish` published. `url` is the address alone.
+
+    Args:
+        home: kept; without one a home is made for the time of the `with`.
+    """
     with (
         tempfile.TemporaryDirectory(prefix="serai-bench-") as folder,
-        Service(Path(folder, "home"), *options) as service,
+        Service(home or Path(folder, "home"), *options) as service,
     ):
         for source in publish:
             service.publish(source)
-        yield Server(service.address, {"Authorization": f"Simple {service.key}"})
+        yield Server(service.address, {"Authorization": f"Simple {service.key}"}, service.pid, service.home)

@@ -17,6 +17,9 @@ class Rounds:
     def median(self, row: str, column: str) -> float:
         return statistics.median(self._values[row, column])
 
+    def last(self, row: str, column: str) -> float:
+        return self._values[row, column][-1]
+
     def spread(self, row: str, column: str) -> str:
         values = self._values[row, column]
         return f"{min(values):,.2f}..{max(values):,.2f}"

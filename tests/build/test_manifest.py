@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from serai_gateway.build.algorithmia_conf import parse_conf
 from serai_gateway.build.errors import InvalidManifest
-from serai_gateway.build.manifest import Manifest, ModelEntry, Permissions, parse_manifest
+from serai_gateway.build.manifest import Manifest, ModelEntry, Permissions, TensorEntry, parse_manifest
 from serai_gateway.build.testing import write_tree
 from serai_gateway.build.units import parse_duration, parse_size
 
@@ -72,7 +72,32 @@ def test_without_a_language_it_is_only_its_models():
     assert (manifest.kind, manifest.entry) == ("model", "")
 
 
+def test_inputs_and_outputs_may_be_declared():
+    tensors = "".join(
+        f'[[models.m.{side}]]\nname="a"\ndtype="float32"\nshape=[-1, 3]\n' for side in ("inputs", "outputs")
+    )
+    manifest = parse_manifest(ABOUT + '[models.m]\nfile = "m.pt"\nformat = "torchscript"\n' + tensors)
+    declared = (TensorEntry("a", "float32", (-1, 3)),)
+    assert manifest.models["m"] == ModelEntry(file="m.pt", format="torchscript", inputs=declared, outputs=declared)
+    stored = json.loads(json.dumps(msgspec.to_builtins(manifest)))
+    assert msgspec.convert(stored, Manifest) == manifest
+
+
+MODEL = ABOUT + '[models.m]\nfile = "m.pt"\n'
+SIDE = MODEL + '[[models.m.outputs]]\nname="y"\ndtype="float32"\nshape=[1]\n[[models.m.inputs]]\n'
+
+
 REFUSED = {
+    MODEL + 'format = "pickle"': "models.m.format: is not a format; write one of onnx, torchscript, torch_export",
+    MODEL + '[[models.m.inputs]]\nname="x"\ndtype="float32"\nshape=[1]': "declares inputs or outputs alone",
+    SIDE + 'name = ""\ndtype = "float32"\nshape = [1]': "models.m.inputs[0].name: is 1 to 256 printable characters",
+    SIDE + 'name = "x"\ndtype = "string"\nshape = [1]': 'models.m.inputs[0].dtype: "string" cannot be sent',
+    SIDE + 'name = "x"\ndtype = "float32"\nshape = [-2]': "models.m.inputs[0].shape: is a list of sizes such as",
+    SIDE + 'name = "x"\ndtype = "float32"\nshape = "any"': "models.m.inputs[0].shape: must be",
+    SIDE + 'name = "x"\ndtype = "float32"': "models.m.inputs[0]: shape is missing",
+    SIDE + 'name = "x"\ndtype = "float32"\nshape = [1]\n[[models.m.inputs]]\nname = "x"\ndtype = "bool"\nshape = [1]': (
+        "models.m.inputs: two of them have the same name"
+    ),
     "": "algorithm.toml: the section [algorithm] is missing",
     "algorithm = 3": "algorithm.toml: algorithm: is a section; write it as [algorithm]",
     "[algorithm": "algorithm.toml: is not TOML",

@@ -1,6 +1,7 @@
 """Models from the tree and from wheels, into the file store."""
 
 import hashlib
+import io
 import zipfile
 
 import pytest
@@ -8,12 +9,21 @@ import pytest
 from serai_gateway.build.errors import BuildError, FetchFailed, InvalidModel
 from serai_gateway.build.manifest import parse_manifest
 from serai_gateway.build.models import store_models
-from serai_gateway.build.testing import tiny_onnx, write_tree, write_wheel
+from serai_gateway.build.testing import onnx_fields, tiny_onnx, write_tree, write_wheel
 from serai_gateway.build.wheels import fetch_wheel, open_member, wheel_cache
+from serai_gateway.catalogue import TensorInfo
 from serai_gateway.files import open_store
 
 MODEL = tiny_onnx()
 DIGEST = hashlib.sha256(MODEL).hexdigest()
+
+
+def declared(name="x", dtype="float32", shape="[-1, 3]"):
+    tensors = (("inputs", name, dtype, shape), ("outputs", "y", "float32", "[-1, 3]"))
+    return "".join(f'[[models.m.{s}]]\nname = "{n}"\ndtype = "{d}"\nshape = {sh}\n' for s, n, d, sh in tensors)
+
+
+OTHER_TENSORS, OTHER_SHAPE, OTHER_TYPE = declared("z"), declared(shape="[-1, 4]"), declared(dtype="int64")
 
 
 def manifest(entry):
@@ -49,9 +59,15 @@ def test_a_model_of_the_tree_is_stored_with_what_goes_in_and_out(tmp_path, store
         (b"junk", "m.onnx", "", "not an ONNX file"),
         (tiny_onnx(external=True), "m.onnx", "", "save it as one file"),
         (tiny_onnx("Evil", "com.evil"), "m.onnx", "", "custom operators do not run"),
-        (MODEL, "m.pt2", "", "loading it would run what it says; convert it to ONNX"),
-        (MODEL, "m.h5", "", "loading it would run"),
-        (MODEL, "m.xyz", "", "only ONNX files"),
+        (MODEL, "m.pt2", "", r"m\.pt2 is an ONNX file, and its name \(\.pt2\) says something else"),
+        (MODEL, "m.xyz", "", r"m\.xyz is an ONNX file; call it m\.onnx"),
+        (MODEL, "m.onnx", 'format = "torchscript"', 'and format = "torchscript" says something else'),
+        (b"\x80\x04\x95" + bytes(30), "m.onnx", "", "not an ONNX file: pickled Python objects"),
+        (b"\x80\x04\x95" + bytes(30), "m.pkl", "", "no model: pickled Python objects"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(30), "m.h5", "", r"write a SavedModel folder"),
+        (MODEL, "m.onnx", OTHER_TENSORS, r"inputs: the file has x float32 \[-1, 3\]; declare these, or nothing"),
+        (MODEL, "m.onnx", OTHER_SHAPE, r"x is declared as float32 \[-1, 4\]; the file has x float32 \[-1, 3\]"),
+        (MODEL, "m.onnx", OTHER_TYPE, r"x is declared as int64 \[-1, 3\]"),
         (MODEL, "m.onnx", f'sha256 = "{"0" * 64}"', r"models\.m\.sha256: m\.onnx is another file"),
     ],
 )
@@ -129,3 +145,90 @@ def test_names_and_versions_are_spelled_in_many_ways_in_file_names(index):
     with open_member("some_weights==1.0", "a", print) as member:
         assert member.read() == b"x"
     assert zipfile.is_zipfile(fetch_wheel("some_weights==1.0", print))
+
+
+def test_what_is_declared_and_true_changes_nothing(tmp_path, store):
+    (model,) = from_tree(tmp_path, store, MODEL, extra=declared())
+    assert [(item.name, item.dtype, item.shape) for item in model.inputs] == [("x", "float32", ("N", 3))]
+
+
+def script():
+    """Only its shape: nothing opens it here."""
+    return zipped(
+        {
+            "net/data.pkl": b"\x80\x02c__torch__\nNet\n.",
+            "net/constants.pkl": b"\x80\x02).",
+            "net/version": b"3\n",
+            "net/code/__torch__.py": b"def forward(self, x):\n  return torch.relu(x)\n",
+        }
+    )
+
+
+def zipped(members):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(zipfile.ZipInfo(name), content)
+    return file.getvalue()
+
+
+@pytest.fixture
+def everything_is_installed(monkeypatch):
+    monkeypatch.setattr("serai_gateway.build.models.missing", lambda format: "")
+
+
+def test_torchscript_needs_a_declaration_and_is_told_how(tmp_path, store, everything_is_installed):
+    with pytest.raises(
+        InvalidModel, match=r"(?s)models\.m: TorchScript does not say.*models\.NAME\.inputs.*shape = \[-1"
+    ):
+        from_tree(tmp_path / "without", store, script(), "m.pt")
+    (model,) = from_tree(tmp_path / "with", store, script(), "m.pt", declared())
+    assert model.format == "torchscript" and model.inputs == (TensorInfo("x", "float32", ("", 3)),)
+
+
+def test_a_framework_that_is_not_installed_is_named_with_what_installs_it(tmp_path, store, monkeypatch):
+    monkeypatch.setattr("serai_gpu_pool.frameworks.registry.find_spec", lambda name: None)
+    with pytest.raises(BuildError, match=r'models\.m: PyTorch is not installed here: pip install "serai\[torch\]"'):
+        from_tree(tmp_path, store, script(), "m.pt", declared())
+
+
+def saved_model(signature=b"serving_default", operation=b"MatMul"):
+    """The graph of a SavedModel, field by field: `x` float32 [?, 3] to `y`."""
+    shape = onnx_fields((2, onnx_fields((1, (1 << 64) - 1))), (2, onnx_fields((1, 3))))
+    info = onnx_fields((1, b"x:0"), (2, 1), (3, shape))
+    one, other = onnx_fields((1, b"x"), (2, info)), onnx_fields((1, b"y"), (2, info))
+    described = onnx_fields((1, signature), (2, onnx_fields((1, one), (2, other))))
+    graph = onnx_fields((1, onnx_fields((1, b"node"), (2, operation))))
+    return onnx_fields((1, 1), (2, onnx_fields((2, graph), (5, described))))
+
+
+def from_folder(tmp_path, store, files, extra=""):
+    tree = write_tree(tmp_path / "tree", {f"models/net/{name}": content for name, content in files.items()})
+    return store_models(manifest(f'file = "models/net"\n{extra}'), tree, store, print)
+
+
+def test_a_saved_model_is_published_as_a_folder(tmp_path, store, everything_is_installed):
+    files = {"saved_model.pb": saved_model(), "variables/variables.index": b"i", "fingerprint.pb": b"other"}
+    (model,) = from_folder(tmp_path, store, files)
+    assert (model.format, model.inputs) == ("saved_model", (TensorInfo("x", "float32", ("", 3)),))
+    with zipfile.ZipFile(store.path(model.sha256)) as stored:
+        assert stored.namelist() == ["saved_model.pb", "variables/variables.index"]
+    (again,) = from_folder(tmp_path / "again", store, files)
+    assert again == model
+    assert {path.name for path in (tmp_path / "tree/models/net").iterdir()} == {*(n.partition("/")[0] for n in files)}
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ({"a.txt": b"x"}, "a folder without saved_model.pb"),
+        ({"saved_model.pb": b"junk"}, "damaged, or no SavedModel"),
+        ({"saved_model.pb": saved_model(signature=b"train")}, r"no signature serving_default \(it has: train\)"),
+        ({"saved_model.pb": saved_model(operation=b"PyFunc")}, "operation PyFunc is not allowed"),
+        ({"saved_model.pb": saved_model(), "run.py": b"x"}, '"run.py" is no part of a SavedModel'),
+    ],
+)
+def test_a_folder_that_may_not_run_is_refused_and_not_stored(tmp_path, store, everything_is_installed, files, says):
+    with pytest.raises(InvalidModel, match=says):
+        from_folder(tmp_path, store, files)
+    assert not any(path.is_file() for path in store._folder.rglob("*"))

@@ -250,7 +250,10 @@ def test_eviction_under_load_gives_right_answers(own_pool):
     with own_pool.client() as client:
         figures = client.figures()
     assert figures['serai_pool_evictions_total{reason="room"}'] > 0
-    memory = {tier: figures[f'serai_pool_memory_bytes{{tier="{tier}"}}'] for tier in ("free", "reserved", "resident")}
+    memory = {
+        tier: figures[f'serai_pool_memory_bytes{{device="cpu",tier="{tier}"}}']
+        for tier in ("free", "reserved", "resident")
+    }
     assert sum(memory.values()) == 64 << 20 and memory["free"] >= 0
 
 

@@ -10,11 +10,11 @@ import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import msgspec
 
-from serai.ipc.messages import Kind
+from serai.ipc.messages import Kind, ModelFormat
 from serai_gateway.build.errors import InvalidManifest, UnsafeTree
 from serai_gateway.build.paths import check_path
 from serai_gateway.build.units import parse_duration, parse_size
@@ -33,6 +33,12 @@ MIN_MEMORY_BYTES = 32 << 20
 MAX_CONCURRENCY = 256
 #: Most models of one algorithm.
 MAX_MODELS = 64
+#: Most dimensions of a declared input or output: what NumPy handles.
+MAX_DIMENSIONS = 32
+#: Element types that can be sent, by NumPy's names.
+DTYPES = frozenset(
+    ("float16", "float32", "float64", "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+)
 
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
 _MODULE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")
@@ -40,14 +46,25 @@ _SHA256 = re.compile(r"[0-9a-fA-F]{64}\Z")
 _WHEEL = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?)==([A-Za-z0-9][A-Za-z0-9.!+_-]{0,63})\Z")
 
 
+class TensorEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An input or output, as its author declares it: formats that do not say need that."""
+
+    name: str
+    dtype: str  # NumPy's name
+    shape: tuple[int, ...]  # -1 where any size goes
+
+
 class ModelEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where a model comes from: a file of the tree, or one file inside a wheel."""
+    """Where a model comes from: a file or SavedModel folder of the tree, or one file inside a wheel."""
 
     file: str = ""
     wheel: str = ""  # "name==version"
     path: str = ""  # inside the wheel
     sha256: str = ""  # of the model file
     data: str = ""
+    format: ModelFormat | Literal[""] = ""  # told by the file where it is left out
+    inputs: tuple[TensorEntry, ...] = ()
+    outputs: tuple[TensorEntry, ...] = ()
 
 
 class Permissions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -173,6 +190,8 @@ def _plain(message: str) -> str:
     if found:
         wanted = " or ".join(_TYPES.get(part.strip(), part.strip()) for part in found[1].split("|"))
         return f"must be {wanted}, not {_TYPES.get(found[2], found[2])}"
+    if message.startswith("Invalid enum value"):
+        return f"is not a format; write one of {', '.join(get_args(ModelFormat))}, or leave it out"
     found = re.match(r"Object missing required field `(.*)`", message)
     return f"{found[1]} is missing" if found else message
 
@@ -251,20 +270,39 @@ def _model(name: str, table: Any) -> ModelEntry:
         raise refuse(key, 'needs one of file = "models/x.onnx" and wheel = "name==version"')
     if entry.data:
         raise refuse(f"{key}.data", "this server has no data store; use file = or wheel =")
+    _check_tensors(key, entry)
     if entry.sha256 and not _SHA256.match(entry.sha256):
         raise refuse(f"{key}.sha256", "is not 64 hexadecimal digits; `sha256sum FILE` prints them")
     if entry.file:
         if entry.path:
             raise refuse(f"{key}.path", "goes with wheel =, not with file =")
         parts = _checked(f"{key}.file", entry.file, _relative)
-        return ModelEntry(file="/".join(parts), sha256=entry.sha256.lower())
+        return msgspec.structs.replace(entry, file="/".join(parts), sha256=entry.sha256.lower())
     if not _WHEEL.match(entry.wheel):
         raise refuse(f"{key}.wheel", f'"{entry.wheel[:100]}" is not one version of a package; write name==1.0.1')
     for field in ("path", "sha256"):
         if not getattr(entry, field):
             raise refuse(f"{key}.{field}", "is missing; a wheel needs path (inside it) and sha256 (of that file)")
     parts = _checked(f"{key}.path", entry.path, _relative)
-    return ModelEntry(wheel=entry.wheel, path="/".join(parts), sha256=entry.sha256.lower())
+    return msgspec.structs.replace(entry, path="/".join(parts), sha256=entry.sha256.lower())
+
+
+def _check_tensors(key: str, entry: ModelEntry) -> None:
+    if bool(entry.inputs) != bool(entry.outputs):
+        raise refuse(key, "declares inputs or outputs alone; declare both")
+    for side in ("inputs", "outputs"):
+        tensors: tuple[TensorEntry, ...] = getattr(entry, side)
+        names = [tensor.name for tensor in tensors]
+        if len(set(names)) != len(names):
+            raise refuse(f"{key}.{side}", "two of them have the same name")
+        for at, tensor in enumerate(tensors):
+            where = f"{key}.{side}[{at}]"
+            if not 0 < len(tensor.name) <= 256 or not tensor.name.isprintable():
+                raise refuse(f"{where}.name", "is 1 to 256 printable characters")
+            if tensor.dtype not in DTYPES:
+                raise refuse(f"{where}.dtype", f'"{tensor.dtype[:40]}" cannot be sent; {", ".join(sorted(DTYPES))} can')
+            if len(tensor.shape) > MAX_DIMENSIONS or not all(-1 <= size < 1 << 31 for size in tensor.shape):
+                raise refuse(f"{where}.shape", "is a list of sizes such as [-1, 3, 224, 224], -1 where any size goes")
 
 
 def _relative(text: str) -> tuple[str, ...]:

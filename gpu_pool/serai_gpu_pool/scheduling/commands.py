@@ -23,6 +23,7 @@ class Order:
     deadline: float
     link: Any  # whoever gets the answer
     model: Model | None = None
+    going: set[str] | None = None  # devices that the model still has to leave
 
 
 #: None: it is so. Else why it cannot become so; `WAIT`: not yet.
@@ -55,9 +56,12 @@ def state_of(order: Order, devices: list[Device], now: float) -> Verdict:
         return None
     copies = all_copies(devices, model.key)
     if order.verb == "unload":
+        here = {device.id for device, copy in copies if copy.place not in (Place.DISK, Place.HOST)}
+        order.going = here if order.going is None else order.going & here  # who calls it meanwhile may bring it back
         for device, copy in copies:
-            device.evict(copy, "requested", now)
-        if all(copy.place in (Place.DISK, Place.HOST) for _, copy in copies):
+            if device.id in order.going:
+                device.evict(copy, "requested", now)
+        if not order.going:
             return None
     elif any(copy.takes_batches for _, copy in copies):
         model.wanted_until = 0.0

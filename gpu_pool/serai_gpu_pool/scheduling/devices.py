@@ -131,7 +131,7 @@ class Device:
         model.stats.loads += 1
         self._counts.loads += 1
         self._counts.load_seconds += load_s
-        self.policy.used(copy.key, residence.num_bytes, self.return_s(copy), now)
+        self.policy.loaded(copy.key, residence.num_bytes, self.return_s(copy), now)
         if residence.num_bytes > self.most_for(model):
             self.evict(copy, "too_large", now)
 

@@ -74,6 +74,11 @@ class Model:
                 return verdict
         return None
 
+    @property
+    def is_asked_for(self) -> bool:
+        """By callers or by operators."""
+        return bool(len(self.queue) or self.pinned or self.wanted_until)
+
     def is_held_back(self, now: float) -> bool:
         """It was tried lately, and cannot be loaded."""
         return self.verdict is not None and now < self.verdict.until

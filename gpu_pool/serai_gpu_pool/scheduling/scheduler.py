@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 from serai.ipc.messages import ModelFormat
 from serai_gpu_pool.core import Batch, Counts, End, LoadFailure, ModelSpec, Outcome, Refused, Ticket
-from serai_gpu_pool.eviction import POLICIES
+from serai_gpu_pool.eviction import DEFAULT_POLICY, POLICIES
 from serai_gpu_pool.scheduling import batches, commands, losses, placement, refusals
 from serai_gpu_pool.scheduling.commands import Order
 from serai_gpu_pool.scheduling.copies import Copy, Place, Residence, WorkerId
@@ -38,7 +38,7 @@ class Scheduler:
         host_bytes: int,
         limits: Limits,
         effects: Effects,
-        policy: str = "gdsf",
+        policy: str = DEFAULT_POLICY,
         framework_of: Callable[[ModelFormat], str] = str,
         recall: Callable[[ModelSpec], Record | None] = lambda _: None,
     ) -> None:

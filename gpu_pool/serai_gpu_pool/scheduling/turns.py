@@ -4,7 +4,7 @@ Start-time fair queueing (Goyal, Vin, Cheng 1996) over device seconds: a payer's
 took, the one whose clock is furthest behind goes next, and who was away starts at the clock of those who were not.
 """
 
-#: Payers that are remembered without having anything queued; beyond it those that are due anyway are forgotten.
+#: Payers that are remembered without having anything queued; beyond it the half that is furthest behind is forgotten.
 _MAX_IDLE = 1024
 
 
@@ -42,7 +42,9 @@ class Turns:
         if not self._waiting:
             self.total_backlog_s = 0.0
         if len(self._clock) > len(self._waiting) + _MAX_IDLE:
-            self._clock = {name: at for name, at in self._clock.items() if at > self._now or name in self._waiting}
+            idle = sorted([(at, name) for name, at in self._clock.items() if name not in self._waiting])
+            for _, name in idle[: len(idle) // 2]:
+                del self._clock[name]
 
     def charge(self, payer: str, seconds: float) -> None:
         """The payer's items took so much of a device's time."""

@@ -77,7 +77,7 @@ class Worker:
     @property
     def is_idle(self) -> bool:
         """Quiet, and nobody waits for a model in it."""
-        return self.is_quiet and not any(len(copy.model.queue) or copy.model.pinned for copy in self.copies.values())
+        return self.is_quiet and not any(copy.model.is_asked_for for copy in self.copies.values())
 
     @property
     def is_pinned(self) -> bool:

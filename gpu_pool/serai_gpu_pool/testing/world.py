@@ -45,6 +45,7 @@ class World:
         self.ends: dict[Ticket, Outcome | End] = {}
         self.cancelled: set[Ticket] = set()
         self.settled: list[object] = []
+        self.condemned_before_pin: set[str] = set()  # these go, and come back
         self._max_items = max_items
         self._scheduler: Scheduler | None = None
 
@@ -123,7 +124,9 @@ class World:
         side = self._up(worker)
         assert side.models[key] in ("resident", "paged") and key not in side.improving
         assert not any(batch.model == key for batch in side.batches.values()), "it is leased"
-        assert side.models[key] == "paged" or not self.scheduler.models[key].pinned, "it is pinned"
+        if side.models[key] == "resident" and key not in self.condemned_before_pin:
+            assert not self.scheduler.models[key].pinned, "it is pinned"
+        self.condemned_before_pin.discard(key)
         side.models[key], side.leaving_to[key] = "out", to
 
     # ── answers ──────────────────────────────────────────────────────────────────────────────────────────────

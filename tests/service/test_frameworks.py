@@ -1,0 +1,102 @@
+"""One net published in every format to a real service: callers cannot tell which framework answers."""
+
+import importlib
+import importlib.util
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from serai_gateway.build.testing import write_tree
+from serai_gateway.testing import Service
+from serai_gpu_pool.testing import nets
+
+pytestmark = pytest.mark.needs_bubblewrap
+
+FORMATS = ("onnx", "torchscript", "torch_export", "saved_model")
+DECLARED = """
+[[models.net.inputs]]
+name = "input"
+dtype = "float32"
+shape = [-1, 1, 8, 8]
+[[models.net.outputs]]
+name = "output"
+dtype = "float32"
+shape = [-1, 10]
+"""
+_PACKAGES = {"onnx": "onnxruntime", "torchscript": "torch", "torch_export": "torch", "saved_model": "tensorflow"}
+
+
+def made(format: str):
+    """What writes files of a format. Skips where its framework is missing; in CI it may not be."""
+    if importlib.util.find_spec(_PACKAGES[format]) is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{_PACKAGES[format]} is not installed")
+        pytest.skip(f"{_PACKAGES[format]} is not installed")
+    if format == "onnx":
+        return nets
+    return importlib.import_module(f"serai_gpu_pool.testing.{'tf' if format == 'saved_model' else 'torch'}_models")
+
+
+def files_of(format: str, folder: Path) -> tuple[dict[str, bytes], str]:
+    """The model's files, and what the manifest says of it."""
+    module = made(format)
+    if format == "onnx":
+        return {"net.onnx": module.onnx_net()}, 'file = "net.onnx"'
+    if format == "torchscript":
+        return {"net.pt": module.net_script()}, 'file = "net.pt"' + DECLARED
+    if format == "torch_export":
+        return {"net.pt2": module.net_export()}, 'file = "net.pt2"'
+    saved = module.save(module.Net(), folder / "saved")
+    found = {f"net/{path.relative_to(saved)}": path.read_bytes() for path in saved.rglob("*") if path.is_file()}
+    return found, 'file = "net"'
+
+
+@pytest.fixture(scope="module")
+def published(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """Publishes the net in a format, once; its name."""
+    names: dict[str, str] = {}
+
+    def publish(format: str) -> str:
+        if format not in names:
+            folder = tmp_path_factory.mktemp(format)
+            files, entry = files_of(format, folder)
+            name = f"net-{format.replace('_', '-')}"
+            manifest = f'[algorithm]\nowner = "operator"\nname = "{name}"\n[models.net]\n{entry}\n'
+            service.publish(
+                write_tree(folder / "source", {"algorithm.toml": manifest, "README.md": "# net\n", **files})
+            )
+            names[format] = f"operator/{name}"
+        return names[format]
+
+    return publish
+
+
+def test_every_format_gives_the_same_answers_as_json_and_as_bytes(service: Service, published) -> None:
+    x = nets.example(3)
+    answers: dict[str, list[np.ndarray]] = {}
+    for format in FORMATS:
+        name = published(format)
+        as_json = service.call(name, json.dumps(x.tolist()).encode())
+        assert as_json.status == 200 and "error" not in as_json.json(), (format, as_json.body[:500])
+        as_bytes = service.call(f"{name}?output=raw", x.tobytes(), "application/octet-stream")
+        assert as_bytes.status == 200, (format, as_bytes.body[:500])
+        answers[format] = [
+            np.array(as_json.json()["result"], np.float32),
+            np.frombuffer(as_bytes.body, np.float32).reshape(3, 10),
+        ]
+    expected = answers["onnx"][0]
+    assert expected.shape == (3, 10) and np.ptp(expected) > 0.1
+    for format, results in answers.items():
+        for result in results:
+            np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-6, err_msg=format)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_what_is_wrong_with_an_input_is_said_the_same_way(service: Service, published, format: str) -> None:
+    error = service.call(published(format), json.dumps([[1, 2], [3, 4]]).encode()).json()["error"]
+    assert error["error_type"] == "InputError"
+    assert '"input": float32 [?, 1, 8, 8]' in error["message"]
