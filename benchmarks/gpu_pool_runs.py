@@ -94,7 +94,7 @@ def in_process(device: "torch.device", sizes: "Sizes") -> dict[int, float]:
     """Seconds of a run by batch size, its input on the device: the limit of G5 and the capacity of G6."""
     import torch
 
-    from benchmarks.gpu import Timer
+    from benchmarks.gpu_swaps import Timer
 
     module, timer, found = encoder(sizes).to(device), Timer(device), {}
     with torch.inference_mode():

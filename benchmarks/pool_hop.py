@@ -25,7 +25,7 @@ import uvloop
 from onnx import TensorProto, helper, numpy_helper
 
 from serai.ipc.frames import FrameProtocol
-from serai.ipc.messages import Call, Define, ModelSpec, Result, VersionSpec, decode, encode
+from serai.ipc.messages import Call, ContentType, Define, ModelSpec, Result, VersionSpec, decode, encode
 
 #: MobileNetV2: expansion, channels out, repeats, stride of each stage.
 _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -47,7 +47,7 @@ def mobilenet() -> bytes:
             nodes.append(helper.make_node("Clip", [f"{name}_c", "zero", "six"], [f"{name}_r"]))
         return f"{name}_r" if relu else f"{name}_c"
 
-    weights += [numpy_helper.from_array(np.float32(value), name) for name, value in (("zero", 0), ("six", 6))]
+    weights += [numpy_helper.from_array(np.array(value, np.float32), name) for name, value in (("zero", 0), ("six", 6))]
     x, channels = conv("x", 3, 32, 3, 2), 32
     for expand, out, repeats, first_stride in _STAGES:
         for repeat in range(repeats):
@@ -87,9 +87,10 @@ def _model(nodes: list, weights: list, x: list, y: list) -> bytes:
 class Client(FrameProtocol):
     """Keeps `depth` calls outstanding for a while and counts answers."""
 
-    def __init__(self, version: str, body: bytes, content_type: str) -> None:
+    def __init__(self, version: str, body: bytes, content_type: ContentType) -> None:
         super().__init__()
-        self.version, self.body, self.content_type = version, body, content_type
+        self.version, self.body = version, body
+        self.content_type: ContentType = content_type
         self.count = self.last = 0
         self.began: dict[int, float] = {}
         self.latencies: list[float] = []
@@ -114,11 +115,11 @@ class Client(FrameProtocol):
             self.done.set_result(None)
 
 
-async def measure(path: Path, spec: ModelSpec, body: bytes, depth: int, seconds: float, content_type: str = "binary"):
+async def measure(path: Path, spec: ModelSpec, body: bytes, depth: int, seconds: float, kind: ContentType = "binary"):
     """Calls a second and median latency in seconds."""
     version = VersionSpec(f"a/{spec.name}@1", "a", spec.name, "model", "", models=(spec,))
     _, client = await asyncio.get_running_loop().create_unix_connection(
-        lambda: Client(version.key, body, content_type), str(path)
+        lambda: Client(version.key, body, kind), str(path)
     )
     client.send_frame(encode(Define(version)))
     began = time.monotonic()
@@ -181,7 +182,7 @@ def _run(home: Path, specs: dict[str, ModelSpec], options: argparse.Namespace) -
     def note(name: str, value: float) -> None:
         figures.setdefault(name, []).append(value)
 
-    def pool(name: str, body: bytes, depth: int, kind: str = "binary") -> tuple[float, float]:
+    def pool(name: str, body: bytes, depth: int, kind: ContentType = "binary") -> tuple[float, float]:
         return uvloop.run(measure(sock, specs[name], body, depth, options.seconds, kind))
 
     pool("mobilenet", image.tobytes(), 1)

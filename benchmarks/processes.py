@@ -3,6 +3,7 @@
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -43,6 +44,13 @@ def cpu_seconds(pids: list[int]) -> float:
     return total / _TICKS_A_SECOND
 
 
+def machine_seconds() -> float:
+    """Time that all processors of this machine were busy, since it started."""
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    user, nice, system, _, _, interrupts, soft = map(int, fields[:7])
+    return (user + nice + system + interrupts + soft) / _TICKS_A_SECOND
+
+
 def memory_bytes(pids: list[int]) -> int:
     """Proportional set size: each page counts once, divided among those who map it. Pages of mapped files included."""
     total = 0
@@ -61,6 +69,8 @@ class Use:
         self._roles = roles
         self.cpu_s: dict[str, float] = {}
         self.peak_bytes: dict[str, int] = {}
+        #: Processors that were busy with anything but these roles and this process. Above 0.1: measure again.
+        self.foreign = 0.0
 
     def look(self) -> None:
         for name, pids in self._roles().items():
@@ -77,6 +87,7 @@ def watched(roles: Roles) -> Iterator[Use]:
             with contextlib.suppress(OSError, ValueError):  # a daemon is being started again
                 use.look()
 
+    own, machine, began = cpu_seconds([os.getpid()]), machine_seconds(), time.perf_counter()
     before = {name: cpu_seconds(pids) for name, pids in roles().items()}
     watcher = threading.Thread(target=look_again)
     watcher.start()
@@ -86,8 +97,7 @@ def watched(roles: Roles) -> Iterator[Use]:
         done.set()
         watcher.join()
     use.cpu_s = {name: cpu_seconds(pids) - before.get(name, 0.0) for name, pids in roles().items()}
+    use.cpu_s["client"] = cpu_seconds([os.getpid()]) - own
+    others = machine_seconds() - machine - sum(use.cpu_s.values())
+    use.foreign = max(0.0, others / (time.perf_counter() - began))
     use.look()
-
-
-def this_process() -> dict[str, list[int]]:
-    return {"client": [os.getpid()]}

@@ -5,6 +5,7 @@ depends on the others. So before the first stacked run a model is asked whether 
 as each alone. One bad call fails alone: a stacked run that fails is repeated one by one.
 """
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -37,6 +38,7 @@ class Stacker:
         self.signature = signature
         self._run = run
         self._may_stack: bool | None = None if signature.has_free_rows else False  # None: not asked yet
+        self.asking_s = 0.0  # what finding that out took, in all
 
     def over(self, signature: Signature, run: RunModel) -> "Stacker":
         """The same for another form of the same model: what was learned about its rows holds."""
@@ -68,7 +70,9 @@ class Stacker:
         if len(calls) == 1:
             return [self._alone(calls[0])]
         if self._may_stack is None:
+            began = time.perf_counter()
             self._may_stack = self._rows_are_independent(calls[0])
+            self.asking_s += time.perf_counter() - began
         if self._may_stack:
             try:
                 return self._stacked(calls)

@@ -47,9 +47,9 @@ def read_torchscript(data: memoryview) -> ModelFile:
     for path, name in inside.items():
         if path == name or not _MEMBER.fullmatch(path):
             raise ModelFileError(f'TorchScript with a part that does not belong there, "{shown(name)}"; save it again')
-    for needed in ("data.pkl", "constants.pkl", "version"):
-        if needed not in inside:
-            raise ModelFileError(f"TorchScript without {needed}; save it again with torch.jit.script(model).save(…)")
+    for names in (("data.pkl",), ("constants.pkl",), ("version", ".data/version")):  # it is written to one or the other
+        if not any(name in inside for name in names):
+            raise ModelFileError(f"TorchScript without {names[0]}; save it again with torch.jit.script(model).save(…)")
     if "byteorder" in inside and archive.read(inside["byteorder"]) != b"little":
         raise ModelFileError("saved on a machine with the other byte order; save it again on this kind of machine")
     steps = calls = 0
