@@ -216,14 +216,24 @@ class Route:
             if pending is not None:  # else: late, the call has been answered
                 pending.settle(message, payload)
         elif isinstance(message, Unknown):
-            pending = self._pending.get(message.id)
-            if pending is not None:
-                self._defined.discard(pending.spec.key)
-                self._send(pending)
+            self._define_again(message.id)
         elif isinstance(message, Stats | Inspected):
             answer = self._questions.get(message.id)
             if answer is not None and not answer.done():
                 answer.set_result(payload)
+
+    def _define_again(self, number: int) -> None:
+        """The daemon does not know the version: once, it is told again."""
+        pending = self._pending.get(number)
+        if pending is None:
+            return
+        if pending.was_defined_again:
+            self._pending.pop(number)
+            pending.settle(Refusal(number, "unavailable", f"the {self.name} does not take this version"), b"")
+            return
+        pending.was_defined_again = True
+        self._defined.discard(pending.spec.key)
+        self._send(pending)
 
     def _sweep(self) -> None:
         """Answer what is overdue, and watch the callers of what is slow."""

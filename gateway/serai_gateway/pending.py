@@ -27,7 +27,7 @@ Reply = Result | Failure | Refusal | Inferred | Commanded
 class Pending:
     """A call on its way, or what else has a version and a deadline."""
 
-    __slots__ = ("answer", "call", "gone", "payload", "sent_at", "spec", "watcher")
+    __slots__ = ("answer", "call", "gone", "payload", "sent_at", "spec", "was_defined_again", "watcher")
 
     def __init__(self, spec: VersionSpec, call: Call | Infer | Command, payload: Buffer, gone: Gone | None) -> None:
         self.spec = spec
@@ -37,6 +37,7 @@ class Pending:
         self.sent_at = time.monotonic()
         self.gone = gone
         self.watcher: asyncio.Task[None] | None = None
+        self.was_defined_again = False
 
     def settle(self, message: Reply, payload: bytes) -> None:
         if self.watcher is not None:
