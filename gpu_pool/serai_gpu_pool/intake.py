@@ -1,5 +1,8 @@
 """Reads frames from a connection; large payloads go straight into shared memory, without a copy on the way.
 
+Only those of our own processes do. Others may claim a size and then send nothing, so theirs are received elsewhere,
+bounded over all of them, and put there when they are whole: what strangers hold back is no room that we miss.
+
 The format and the rules are those of `serai.ipc.frames.FrameProtocol`. It is not one, because a loop that finds
 `data_received` does not ask for a buffer.
 """
@@ -21,20 +24,23 @@ _JOIN_BYTES = 16 * 1024
 
 #: Outside the arena, memory is taken in blocks of this size as bytes come: a claim alone costs nothing.
 _BLOCK_BYTES = 1024 * 1024
-#: What a connection may leave unread of its answers before it is cut. Above the largest answer.
-MAX_UNSENT_BYTES = 96 * 1024 * 1024
-
 Payload = bytes | memoryview | Slab
 
 
 class _HeapPayload:
-    """A payload that is being received outside the arena."""
+    """A payload that is being received outside the arena.
 
-    def __init__(self, arena: Arena, length: int) -> None:
+    Args:
+        may_take: asked for each block of so many bytes; given back by `release`.
+    """
+
+    def __init__(self, arena: Arena, length: int, may_take: Callable[[int], bool], give: Callable[[int], None]) -> None:
         self._arena = arena
         self._length = length
+        self._may_take = may_take
+        self._give = give
         self._blocks: list[bytearray] = []
-        self._held = 0
+        self.held_bytes = 0
 
     def __len__(self) -> int:
         return self._length
@@ -44,27 +50,40 @@ class _HeapPayload:
         index, offset = divmod(at, _BLOCK_BYTES)
         if index == len(self._blocks):
             size = min(_BLOCK_BYTES, self._length - at)
-            if not self._arena.take_heap(size):
+            if not self._may_take(size):
                 raise FrameError("more large inputs are being received than the pool holds; send it again later")
-            self._held += size
+            self.held_bytes += size
             self._blocks.append(bytearray(size))
         return memoryview(self._blocks[index])[offset:]
 
     def release(self) -> None:
-        self._arena.give_heap(self._held)
-        self._held = 0
+        self._give(self.held_bytes)
+        self.held_bytes = 0
 
-    def joined(self) -> memoryview:
+    def whole(self) -> Payload:
+        """All of it, in the arena where that has room."""
         self.release()
-        return memoryview(b"".join(self._blocks))
+        slab = self._arena.take(self._length)
+        if slab is None:
+            return memoryview(b"".join(self._blocks))
+        view, at = slab.view(), 0
+        for block in self._blocks:
+            view[at : at + len(block)] = block
+            at += len(block)
+        return slab
 
 
 class Intake(asyncio.BufferedProtocol):
-    """A connection of the pool. Subclasses get `payload_received` for each frame, in order."""
+    """A connection of the pool. Subclasses get `payload_received` for each frame, in order.
 
-    def __init__(self, arena: Arena) -> None:
+    Args:
+        is_ours: the peer is a process of our own, which sends whole what it begins to send.
+    """
+
+    def __init__(self, arena: Arena, is_ours: bool = False) -> None:
         self.transport: asyncio.Transport | None = None
         self._arena = arena
+        self._is_ours = is_ours
         self._small = bytearray(_BUFFER_BYTES)
         self._view = memoryview(self._small)
         self._start = self._end = 0  # what of _small is filled and not yet used
@@ -87,8 +106,20 @@ class Intake(asyncio.BufferedProtocol):
             transport.write(b"".join((prefix, header, payload)))
         else:
             transport.writelines((prefix + header, payload))
-        if transport.get_write_buffer_size() > MAX_UNSENT_BYTES:  # it asks and does not read
-            transport.abort()
+
+    def may_receive(self, num_bytes: int) -> bool:
+        """Whether so much more of a large payload may be held before it is whole. Asked for peers that are not ours."""
+        return self._arena.take_heap(num_bytes)
+
+    @property
+    def received_bytes(self) -> int:
+        """Of a large payload that is not whole yet, outside the arena."""
+        return self._large.held_bytes if isinstance(self._large, _HeapPayload) else 0
+
+    @property
+    def unread_bytes(self) -> int:
+        """Of answers that the peer has not read yet, as far as they are still here."""
+        return self.transport.get_write_buffer_size() if self.transport is not None else 0
 
     def close(self) -> None:
         if self.transport is not None:
@@ -167,7 +198,7 @@ class Intake(asyncio.BufferedProtocol):
 
     def _begin_large(self, header: bytes, payload_at: int, payload_bytes: int) -> None:
         self._header = header
-        self._large = self._arena.take(payload_bytes) or _HeapPayload(self._arena, payload_bytes)
+        self._large = self._place(payload_bytes)
         self._large_at, at = 0, payload_at
         while at < self._end:
             room = self._large_view()
@@ -178,11 +209,17 @@ class Intake(asyncio.BufferedProtocol):
         self._start = self._end = 0
         self._make_room()
 
+    def _place(self, num_bytes: int) -> Slab | _HeapPayload:
+        """Where a payload is received."""
+        if not self._is_ours:
+            return _HeapPayload(self._arena, num_bytes, self.may_receive, self._arena.give_heap)
+        return self._arena.take(num_bytes) or _HeapPayload(self._arena, num_bytes, _always, _nothing)
+
     def _finish_large(self) -> None:
         header, large = self._header, self._large
         self._header, self._large = b"", None
         assert large is not None, "finished only what was begun"
-        self.payload_received(header, large if isinstance(large, Slab) else large.joined())
+        self.payload_received(header, large if isinstance(large, Slab) else large.whole())
 
     def _drop_large(self) -> None:
         if isinstance(self._large, _HeapPayload):
@@ -192,3 +229,11 @@ class Intake(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
         self._drop_large()
+
+
+def _always(_num_bytes: int) -> bool:
+    return True
+
+
+def _nothing(_num_bytes: int) -> None:
+    """Nothing was counted."""

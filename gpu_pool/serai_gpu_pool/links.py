@@ -6,6 +6,7 @@ an author's code: it may send `Run`, for the models of its version, and a peer t
 
 import math
 import time
+from collections import deque
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -63,13 +64,35 @@ _MAX_CONNECTIONS = 64
 
 #: Memory that the connections of one version share with us, together. It is theirs to fill, and nobody's account.
 _MAX_SHARED_BYTES = 256 << 20
+#: What the connections of one version may have begun to send and not ended: two of the largest frames.
+_MAX_RECEIVED_BYTES = 2 * MAX_FRAME_BYTES
+#: Inputs of one version that wait or run. Half of what may wait in the whole pool, so others always find room.
+_MAX_OPEN_BYTES = 256 << 20
+#: An input below this is counted and always let in: as many as one version may have open are no danger.
+_SMALL_BYTES = 4096
+#: Answers that the connections of one version may leave unread: four of the largest.
+_MAX_UNREAD_BYTES = 256 << 20
+#: Answers on their way to one gateway. It reads all the time, but a batch of the largest comes at once; what comes on
+#: top is for its own caller to ask for again, and costs no one else's call.
+_MAX_UNREAD_BY_GATEWAY_BYTES = 384 << 20
+#: From here on a gateway is behind with reading, and nothing more is read from it.
+_GATEWAY_IS_BEHIND_BYTES = 96 << 20
+#: Answers from this size on are sent to a gateway one after the other, and smaller ones go before them.
+_BULKY_BYTES = 256 << 10
+
+_TOO_MANY_INPUTS = Refused(
+    "busy", f"inputs of over {_MAX_OPEN_BYTES >> 20} MiB of this version wait or run; send fewer at once", True, 1.0
+)
+_TOO_MANY_RESULTS = Refused(
+    "busy", "more large results are on their way than the pool holds; ask for fewer at once", True, 1.0
+)
 
 
 class Link(Intake):
     """What gateways and replicas have in common: open tickets by id, and answers to them."""
 
-    def __init__(self, pool: "Pool") -> None:
-        super().__init__(pool.arena)
+    def __init__(self, pool: "Pool", is_ours: bool) -> None:
+        super().__init__(pool.arena, is_ours)
         self.pool = pool
         self.tickets: dict[int, Ticket] = {}
 
@@ -151,8 +174,43 @@ class GatewayLink(Link):
     """A gateway worker or the runner host."""
 
     def __init__(self, pool: "Pool") -> None:
-        super().__init__(pool)
+        super().__init__(pool, is_ours=True)
         self._versions: dict[str, VersionSpec] = {}
+        self._bulky: deque[tuple[bytes, bytes | memoryview]] = deque()  # answers that wait for the one being written
+        self._bulky_bytes = 0
+        self._is_writing_much = False  # more than the transport's buffer takes at once; `resume_writing` will come
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._bulky.clear()
+        self._bulky_bytes = 0
+
+    def pause_writing(self) -> None:
+        """A large answer is being written. That is no reason to let all others wait; see `_send_answer`."""
+        self._is_writing_much = True
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._is_writing_much = False
+        while self._bulky and not self._is_writing_much:
+            header, payload = self._bulky.popleft()
+            self._bulky_bytes -= len(payload)
+            self.send_frame(header, payload)
+
+    @property
+    def unread_bytes(self) -> int:
+        return super().unread_bytes + self._bulky_bytes
+
+    def _send_answer(self, header: bytes, payload: bytes | memoryview) -> None:
+        """Send it, after other large ones if it is large: those who ask for little do not wait for those who ask for
+        much."""
+        if len(payload) >= _BULKY_BYTES and self._is_writing_much:
+            self._bulky.append((header, payload))
+            self._bulky_bytes += len(payload)
+        else:
+            self.send_frame(header, payload)
+        if self.unread_bytes > _GATEWAY_IS_BEHIND_BYTES:
+            super().pause_writing()
 
     def message_received(self, message: Message, payload: Payload) -> None:
         if type(message) is Call:
@@ -184,10 +242,12 @@ class GatewayLink(Link):
         self.send_frame(encode(Admitted(version, directory)))
 
     def send_result(self, ticket: Ticket, outcome: Outcome, payload: bytes | memoryview, duration_s: float) -> None:
-        if ticket.form == "tensors":
-            self.send_frame(encode(Inferred(ticket.id, outcome.tensors, duration_s)), payload)
+        if len(payload) and self.unread_bytes + len(payload) > _MAX_UNREAD_BY_GATEWAY_BYTES:
+            self.send_end(ticket.id, _TOO_MANY_RESULTS)
+        elif ticket.form == "tensors":
+            self._send_answer(encode(Inferred(ticket.id, outcome.tensors, duration_s)), payload)
         else:
-            self.send_frame(encode(Result(ticket.id, ticket.form, duration_s)), payload)
+            self._send_answer(encode(Result(ticket.id, ticket.form, duration_s)), payload)
 
     def settled(self, id: int, end: End | None) -> None:
         """A command was carried out, or cannot be."""
@@ -244,13 +304,15 @@ class ReplicaLink(Link):
     """Code of an author, behind the socket of its version."""
 
     def __init__(self, pool: "Pool", version: str, owner: str, models: tuple[ModelSpec, ...]) -> None:
-        super().__init__(pool)
+        super().__init__(pool, is_ours=False)
         self.version = version
         self._owner = owner
         self._models = {model.name: model for model in models}
         if len(models) == 1:
             self._models[""] = models[0]
         self._region: Region | None = None
+        self._sizes: dict[int, int] = {}  # of the inputs of open runs, by id
+        self._open_bytes = 0
 
     def connection_made(self, transport: "asyncio.BaseTransport") -> None:
         super().connection_made(transport)
@@ -260,6 +322,10 @@ class ReplicaLink(Link):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._region = None
+
+    def may_receive(self, num_bytes: int) -> bool:
+        held = sum(link.received_bytes for link in self._same_version())
+        return held + num_bytes <= _MAX_RECEIVED_BYTES and super().may_receive(num_bytes)
 
     def _same_version(self) -> "list[ReplicaLink]":
         return [link for link in self.pool.links if isinstance(link, ReplicaLink) and link.version == self.version]
@@ -284,17 +350,43 @@ class ReplicaLink(Link):
             text = f"a timeout of {message.timeout_s} s is not between 0 and {_MAX_RUN_TIMEOUT_S:g}"
             self.send_frame(encode(Failure(message.id, "InputError", text)))
             return
-        if message.shared_bytes:
-            if self._region is None or len(payload) or not 0 < message.shared_bytes <= self._region.size:
-                self.cut("a run with inputs in memory that is not shared")
-                return
+        if message.shared_bytes and (
+            self._region is None or len(payload) or not 0 < message.shared_bytes <= self._region.size
+        ):
+            self.cut("a run with inputs in memory that is not shared")
+            return
+        if self._waits_too_much(message.shared_bytes or len(payload)):
+            self.send_end(message.id, _TOO_MANY_INPUTS)
+            return
+        if message.shared_bytes and self._region is not None:
             payload = self._region.read(message.shared_bytes, self.pool.arena)
         deadline = time.monotonic() + message.timeout_s
         ticket = Ticket(message.id, model.key, self._owner, deadline, payload, "tensors", link=self)
         ticket.tensors = tuple([Written(one.name, one.dtype, one.shape) for one in message.inputs])
-        ticket.outputs = tuple([Wanted(name) for name in message.outputs])
+        ticket.outputs = tuple([Wanted(name) for name in dict.fromkeys(message.outputs)])
         ticket.owner = self._owner
         self.submit(ticket, model)
+
+    def _waits_too_much(self, more_bytes: int) -> bool:
+        """Would its version have too much of the pool's memory with an input of this size?"""
+        if more_bytes < _SMALL_BYTES:
+            return False
+        return sum(link._open_bytes for link in self._same_version()) + more_bytes > _MAX_OPEN_BYTES
+
+    def submit(self, ticket: Ticket, model: ModelSpec) -> None:
+        self._sizes[ticket.id] = len(ticket.payload)
+        self._open_bytes += len(ticket.payload)
+        super().submit(ticket, model)
+
+    def finish(self, ticket: Ticket, outcome: Outcome, payload: bytes | memoryview, duration_s: float) -> None:
+        self._open_bytes -= self._sizes.pop(ticket.id, 0)
+        super().finish(ticket, outcome, payload, duration_s)
+        if self.unread_bytes and sum(link.unread_bytes for link in self._same_version()) > _MAX_UNREAD_BYTES:
+            self.cut("it asks and does not read its answers")
+
+    def refuse(self, ticket: Ticket, end: End) -> None:
+        self._open_bytes -= self._sizes.pop(ticket.id, 0)
+        super().refuse(ticket, end)
 
     def send_result(self, ticket: Ticket, outcome: Outcome, payload: bytes | memoryview, duration_s: float) -> None:
         tensors = tuple([Tensor(one.name, one.dtype, one.shape) for one in outcome.tensors])

@@ -7,7 +7,7 @@ import pytest
 
 from serai_gateway.api.calls import CallerGone
 from serai_gateway.api.v2 import bodies
-from serai_gateway.api.v2.bodies import BodyTooSlow, HeldBytes, check_types, read_body
+from serai_gateway.api.v2.bodies import BodyTooSlow, HeldBytes, TooMuchAtOnce, check_types, read_body
 from serai_gateway.errors import InvalidRequest, TooLarge, Unavailable, UnsupportedType
 
 
@@ -41,7 +41,7 @@ def test_one_byte_too_many_is_too_large() -> None:
 
 
 def test_all_bodies_together_have_a_limit_and_what_ends_is_given_back() -> None:
-    held = HeldBytes(5)
+    held = HeldBytes(5, always=0)
     with held.account() as account:
         account.take(3)
         with pytest.raises(Unavailable, match="at once"):
@@ -51,6 +51,27 @@ def test_all_bodies_together_have_a_limit_and_what_ends_is_given_back() -> None:
     with pytest.raises(TooLarge):
         read(receiving(b"abcde"), 4, held)
     assert read(receiving(b"abcde"), 10, held) == b"abcde"
+
+
+def test_one_payer_has_a_limit_of_their_own_and_others_do_not_notice() -> None:
+    held = HeldBytes(100, payer_limit=10, always=0)
+    with held.account("mallory") as first, held.account("mallory") as second, held.account("alice") as other:
+        first.take(6)
+        with pytest.raises(TooMuchAtOnce, match="fewer large ones") as caught:
+            second.take(5)
+        assert caught.value.status == 429
+        other.take(10)
+    with held.account("mallory") as again:
+        again.take(10)
+
+
+def test_small_requests_pass_whatever_others_hold() -> None:
+    held = HeldBytes(10, payer_limit=10, always=3)
+    with held.account("mallory") as large, held.account("alice") as small:
+        large.take(10)
+        small.take(3)
+        with pytest.raises(Unavailable):
+            small.take(1)
 
 
 def test_a_caller_who_leaves_in_the_middle_is_gone() -> None:

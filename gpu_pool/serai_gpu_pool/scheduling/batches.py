@@ -51,7 +51,9 @@ def may_run(copy: Copy, device: Device, limits: Limits, now: float) -> bool:
         return False
     owner = copy.model.spec.owner
     for batch in worker.batches.values():
-        if batch.is_late and (batch.model == copy.key or any(ticket.owner == owner for ticket in batch.tickets)):
+        if not batch.is_late or batch.is_disowned:
+            continue
+        if batch.model == copy.key or any(ticket.owner == owner for ticket in batch.tickets):
             return False
     return worker.free_lane() is not None
 

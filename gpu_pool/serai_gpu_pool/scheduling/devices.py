@@ -11,6 +11,7 @@ from enum import Enum
 from serai.ipc.messages import ModelSpec
 from serai_gpu_pool.core import Batch, Counts
 from serai_gpu_pool.eviction import Candidate, Policy
+from serai_gpu_pool.scheduling import believable
 from serai_gpu_pool.scheduling.copies import Copy, Place, Residence, WorkerId
 from serai_gpu_pool.scheduling.effects import Effects
 from serai_gpu_pool.scheduling.history import History
@@ -55,6 +56,7 @@ class Device:
         self.ready: dict[str, Copy] = {}  # copies that take batches and have tickets
         self.improvable: dict[str, Copy] = {}  # hot, and there is a faster form; the first to be so first
         self.leaving: set[str] = set()  # condemned, or told to go: room is being made
+        self.short_for: Copy | None = None  # it is to run, and there is no memory for that: nothing else gets any
         self.room_at: float | None = None  # when to look for room again although nothing happened
         self.history = History()
         self._host = host
@@ -90,6 +92,19 @@ class Device:
         """What its runtime takes before anything is loaded. A guess is not enough to say that it never fits."""
         return worker.base_bytes if worker.is_measured else min(worker.base_bytes, self.ledger.budget // 2)
 
+    def forget(self, key: str) -> None:
+        """A model that nobody uses, and that is on disk."""
+        copy = self.copies.pop(key, None)
+        if copy is not None:
+            del self.workers[copy.worker].copies[key]
+        self.policy.forget(key)
+
+    @property
+    def is_kept_for_run(self) -> bool:
+        """What is free, or becomes free, is for a model that is resident and cannot run without it."""
+        short_for = self.short_for
+        return short_for is not None and short_for.takes_batches and bool(len(short_for.model.queue))
+
     # ── coming in ────────────────────────────────────────────────────────────────────────────────────────────
 
     def try_load(self, copy: Copy, now: float) -> Start:
@@ -118,9 +133,12 @@ class Device:
 
     def loaded(self, copy: Copy, residence: Residence, load_s: float, now: float) -> None:
         worker, model = self.workers[copy.worker], copy.model
+        residence = believable.residence(residence, model)
+        load_s = believable.seconds(load_s, worker.id, now - copy.began_at, self._limits.load_timeout_s)
+        fits = residence.num_bytes <= self.most_for(model)
         del worker.loading[copy.key]
         self._host.release(copy)
-        self.ledger.commit(copy.key, residence.num_bytes)
+        self.ledger.commit(copy.key, residence.num_bytes if fits or not worker.id.owner else None)
         copy.place, copy.kept_bytes = Place.RESIDENT, residence.kept_bytes
         copy.can_page = residence.can_page
         copy.can_improve = residence.can_improve and not copy.improved
@@ -132,7 +150,7 @@ class Device:
         self._counts.loads += 1
         self._counts.load_seconds += load_s
         self.policy.loaded(copy.key, residence.num_bytes, self.return_s(copy), now)
-        if residence.num_bytes > self.most_for(model):
+        if not fits:
             self.evict(copy, "too_large", now)
 
     def load_failed(self, copy: Copy) -> None:
@@ -183,6 +201,7 @@ class Device:
         self.ledger.release(_beside(copy.key))
         copy.improving = False
         if residence is not None:
+            residence = believable.residence(residence, copy.model)
             copy.improved = True
             self._counts.improvements += 1
             self.ledger.correct(copy.key, residence.num_bytes)
@@ -204,7 +223,7 @@ class Device:
         stuck = {batch.model for batch in self.running.values() if batch.is_late}
         if not self.leaving <= stuck:
             return False  # wait for what that brings
-        patient_until = model.waiting_since + (self._limits.patience_s if patience_s is None else patience_s)
+        patient_until = model.waiting_since + (model.patience_s(self._limits) if patience_s is None else patience_s)
         impatient = now >= patient_until
         times = [] if impatient else [patient_until]
         candidates: list[Candidate] = []
@@ -279,12 +298,11 @@ class Device:
         """The device says that the bytes are free."""
         self.leaving.discard(copy.key)
         self.workers[copy.worker].leaving.pop(copy.key, None)
-        if self.ledger.holds(copy.key):
-            self.ledger.release(copy.key)
+        held_bytes = self.ledger.release(copy.key) if self.ledger.holds(copy.key) else 0
         self._host.release(copy)
         copy.condemned = False
         if copy.target == "host":
-            copy.place, copy.kept_bytes = Place.HOST, kept_bytes
+            copy.place, copy.kept_bytes = Place.HOST, believable.kept(kept_bytes, held_bytes, copy.model)
             self._host.hold(copy)
         else:
             copy.gone()
@@ -336,7 +354,7 @@ class Device:
                 self._look_at(worker.retry_at)
             return Start.NO_WORKER
         if worker.id.owner and self._num_owner_workers() >= self._limits.max_owner_workers:
-            patient_until = model.waiting_since + self._limits.patience_s
+            patient_until = model.waiting_since + model.patience_s(self._limits)
             if not self._end_other_worker(model, now, now >= patient_until) and now < patient_until:
                 self._look_at(patient_until)
             return Start.NO_WORKER
@@ -354,6 +372,7 @@ class Device:
 
     def started(self, worker: Worker, base_bytes: int, process_bytes: int, now: float) -> None:
         """`base_bytes` of the device are the runtime's own."""
+        base_bytes = believable.base(base_bytes, worker.most_base_bytes)
         worker.started()
         worker.base_bytes, worker.process_bytes, worker.is_measured = base_bytes, process_bytes, True
         worker.idle_since = worker.up_since = now

@@ -56,13 +56,14 @@ class Ledger:
         self._reserved[name] = num_bytes
         self._reserved_bytes += num_bytes
 
-    def commit(self, name: str, measured_bytes: int) -> None:
-        """It is there: its reservation becomes what it really takes."""
+    def commit(self, name: str, measured_bytes: int | None) -> None:
+        """It is there: its reservation becomes what it really takes. None: what was reserved, since it goes at once."""
         if name not in self._reserved:
             raise LedgerError(f"{name} was committed without a reservation")
-        self._reserved_bytes -= self._reserved.pop(name)
-        self._resident[name] = measured_bytes
-        self._resident_bytes += measured_bytes
+        reserved_bytes = self._reserved.pop(name)
+        self._reserved_bytes -= reserved_bytes
+        self._resident[name] = reserved_bytes if measured_bytes is None else measured_bytes
+        self._resident_bytes += self._resident[name]
 
     def correct(self, name: str, measured_bytes: int) -> None:
         """What is resident was measured again."""

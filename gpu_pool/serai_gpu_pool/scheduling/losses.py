@@ -21,6 +21,15 @@ class Findings:
     again: list[Ticket] = field(default_factory=list)  # to be queued again, in their order
     failed: list[Ticket] = field(default_factory=list)  # to be told that the worker ended
     guilty: list[tuple[str, str]] = field(default_factory=list)  # model keys and owners that get a strike
+    batches: list[Batch] = field(default_factory=list)  # of those models
+
+    def wasted(self, now: float) -> list[tuple[str, float]]:
+        """Payers, and the device seconds that came to nothing through what they called."""
+        return [
+            (ticket.payer, (now - batch.started_at) / len(batch.tickets))
+            for batch in self.batches
+            for ticket in batch.tickets
+        ]
 
 
 def investigate(worker: Worker, batches: list[Batch]) -> Findings:
@@ -46,7 +55,8 @@ def investigate(worker: Worker, batches: list[Batch]) -> Findings:
             findings.again += batch.tickets
     for copy in moving:
         _judge_load(copy, findings, hung, alone=len(begun) + len(moving) == 1)
-    findings.again = [ticket for ticket in findings.again if not ticket.done]
+    order = {ticket: at for at, ticket in enumerate(ticket for batch in batches for ticket in batch.tickets)}
+    findings.again = sorted((ticket for ticket in findings.again if not ticket.done), key=order.__getitem__)
     findings.failed = [ticket for ticket in findings.failed if not ticket.done]
     return findings
 
@@ -55,6 +65,7 @@ def _judge(batch: Batch, findings: Findings, alone: bool, is_hung: bool) -> None
     by_itself = len(batch.tickets) == 1
     if alone or (by_itself and batch.tickets[0].attempts):
         findings.guilty += {(batch.model, ticket.owner) for ticket in batch.tickets}
+        findings.batches.append(batch)
     if batch.is_disowned:
         return
     for ticket in batch.tickets:

@@ -3,6 +3,7 @@
 from serai_gpu_pool.core import ModelSpec, Ticket, Verdict
 from serai_gpu_pool.scheduling.queues import FairQueue
 from serai_gpu_pool.scheduling.times import Times
+from serai_gpu_pool.settings import Limits
 
 #: A session takes about its file twice while it is made: the file's bytes and the unpacked weights.
 _GUESS_FACTOR = 2
@@ -39,8 +40,9 @@ class Stats:
 class Model:
     """One model, by `ModelSpec.key`: versions that carry the same data file share it."""
 
-    __slots__ = ("activation_bytes", "framework", "improve_bytes", "key", "last_used", "load_s", "load_tries", "measured_bytes", "pinned", "queue", "spec",
-                 "stats", "suspect", "times", "verdict", "verdicts", "waiting_since", "wanted_until")  # fmt: skip
+    __slots__ = ("activation_bytes", "asked_at", "framework", "improve_bytes", "key", "last_used", "load_s", "load_tries",
+                 "measured_bytes", "pinned", "queue", "spec", "stats", "suspect", "times", "verdict", "verdicts",
+                 "waiting_since", "wanted_until")  # fmt: skip
 
     def __init__(self, spec: ModelSpec, framework: str, max_queued: int) -> None:
         self.spec = spec
@@ -53,6 +55,7 @@ class Model:
         self.load_s: dict[str, float] = {}  # by the tier it came from
         self.activation_bytes: dict[int, int] = {}  # beside the weights, by batch size
         self.last_used = 0.0
+        self.asked_at = 0.0  # of the last call or order
         self.waiting_since = 0.0  # since when it wants to be loaded
         self.wanted_until = 0.0  # somebody asked for it to be loaded, without a call, and waits until then
         self.pinned = False
@@ -86,6 +89,15 @@ class Model:
     def loaded_in(self, tier: str, seconds: float) -> None:
         before = self.load_s.get(tier)
         self.load_s[tier] = seconds if before is None else before + _NEWEST * (seconds - before)
+
+    def patience_s(self, limits: Limits) -> float:
+        """How long it waits for room before the queues of others stop protecting them."""
+        load_s = self.load_s.get("host") or self.load_s.get("disk")
+        return (
+            max(limits.min_patience_s, min(limits.patience_s, limits.patience_loads * load_s))
+            if load_s
+            else limits.patience_s
+        )
 
     @property
     def least_bytes(self) -> int:

@@ -29,7 +29,7 @@ class Record(msgspec.Struct, frozen=True):
         for device in devices:
             for size, seconds in self.batch_s.get(device, {}).items():
                 if size > 0 and 0 < seconds < _MOST_S:
-                    model.times_on(device).learn(size, seconds)
+                    model.times_on(device).recall(size, seconds)
         for size, num_bytes in self.activation_bytes.items():
             if size > 0:
                 model.activation_bytes[size] = _bounded(num_bytes, _MOST_BYTES)

@@ -6,8 +6,12 @@ measured one is extrapolated along the last slope, and never below it.
 
 from bisect import bisect_left, insort
 
-#: Weight of the newest measurement. A few batches forget a slow first run.
-_NEWEST = 0.25
+#: Weight of the newest measurement: of a slower one (it may have been disturbed), of a faster one (it may not).
+_SLOWER, _FASTER = 0.25, 0.5
+#: A measurement counts as at most so many times what was known: one hiccup is no change of the model.
+_MOST = 3.0
+#: Measurements of a size before it is believed; the best of them counts, since the first run of anything is slow.
+_TRIALS = 3
 #: A larger batch has to be this much faster per item to be worth its latency.
 _WORTH_IT = 0.97
 #: Every so many batches a larger size than the best known one is tried again: machines and inputs change.
@@ -17,37 +21,50 @@ _TRY_EVERY = 64
 class Times:
     """Seconds by batch size, of one model on one device in one form."""
 
-    __slots__ = ("_batches", "_seconds", "_sizes")
+    __slots__ = ("_batches", "_seconds", "_sizes", "_trials")
 
     def __init__(self) -> None:
-        self._sizes: list[int] = []  # sorted
+        self._sizes: list[int] = []  # that are believed, sorted
         self._seconds: dict[int, float] = {}
+        self._trials: dict[int, int] = {}  # measurements of sizes that are not believed yet
         self._batches = 0
 
     @property
     def known(self) -> dict[int, float]:
-        return {size: self._seconds[size] for size in self._sizes}
+        return {size: self._seconds[size] for size in sorted(self._seconds)}
+
+    def recall(self, size: int, seconds: float) -> None:
+        """It was measured before."""
+        if size not in self._sizes:
+            insort(self._sizes, size)
+        self._trials.pop(size, None)
+        self._seconds[size] = seconds
 
     def learn(self, size: int, seconds: float) -> None:
         self._batches += 1
         before = self._seconds.get(size)
-        if before is None:
-            insort(self._sizes, size)
-            self._seconds[size] = seconds
+        trials = self._trials.get(size, 0)
+        if before is None or trials:
+            self._seconds[size] = seconds if before is None else min(before, seconds)
+            self._trials[size] = trials + 1
+            if trials + 1 == _TRIALS:
+                self.recall(size, self._seconds[size])
         else:
-            self._seconds[size] = before + _NEWEST * (seconds - before)
+            step = min(seconds, _MOST * before) - before
+            self._seconds[size] = before + (_SLOWER if step > 0 else _FASTER) * step
 
     def clear(self) -> None:
         """The model now runs in another form: all that is known is out of date."""
         self._sizes.clear()
         self._seconds.clear()
+        self._trials.clear()
 
     def predict(self, size: int) -> float:
         """Seconds that a batch of this size takes; 0 when nothing is known."""
         exact = self._seconds.get(size)
         if exact is not None:
             return exact
-        sizes = self._sizes
+        sizes = self._sizes or sorted(self._seconds)
         if not sizes:
             return 0.0
         at = bisect_left(sizes, size)
@@ -73,13 +90,10 @@ class Times:
         if most <= 1 or not self._sizes:
             return 1
         best, best_time = 1, self.per_item(1)
-        size = 2
-        while True:
-            size = min(size, most)
-            if size > 2 * self._sizes[-1]:  # a step into the unknown, not a leap
-                break
+        size, largest = 2, self._sizes[-1]
+        while (size := min(size, most)) <= 2 * largest:  # a step into the unknown, not a leap
             per_item = self.per_item(size)
-            if size > self._sizes[-1] and self._is_worth_trying():
+            if size in self._trials or (size > largest and self._is_worth_trying()):
                 per_item = min(per_item, best_time * _WORTH_IT * 0.99)
             if per_item * size > max_seconds:
                 break
@@ -88,12 +102,11 @@ class Times:
             if size == most:
                 break
             size *= 2
+        if self._batches % _TRY_EVERY == 0 and 2 * best <= most:
+            return 2 * best
         return best
 
     def _is_worth_trying(self) -> bool:
-        """Did the largest size that was tried pay, or is it time to look again?"""
+        """Did the largest size that was tried pay?"""
         sizes = self._sizes
-        if len(sizes) == 1:
-            return True
-        last, before = self.per_item(sizes[-1]), self.per_item(sizes[-2])
-        return last < before * _WORTH_IT or self._batches % _TRY_EVERY == 0
+        return len(sizes) == 1 or self.per_item(sizes[-1]) < self.per_item(sizes[-2]) * _WORTH_IT

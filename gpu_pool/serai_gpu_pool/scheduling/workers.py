@@ -20,6 +20,8 @@ class WorkerState(Enum):
 
 #: What a runtime takes before anything is loaded, until one has said so.
 _BASE_BYTES = {"onnx": 0, "torch": 300 << 20, "tensorflow": 500 << 20}
+#: How much more it may say. On a GPU there is a context beside it.
+_MOST_BASE = 4
 #: First wait before a worker that did not come up is started again; doubled each time, up to the last.
 _RETRY_S, _MAX_RETRY_S = 0.1, 5.0
 #: Starts that fail in a row before those who wait are told.
@@ -32,13 +34,14 @@ MIN_TURN_S = 10.0
 
 class Worker:
     __slots__ = ("base_bytes", "batches", "copies", "doomed", "error", "failed_starts", "hung", "id", "idle_since",
-                 "improving", "is_measured", "kept_for", "leaving", "loading", "process_bytes", "retry_at", "state",
-                 "up_since", "waiting")  # fmt: skip
+                 "improving", "is_measured", "kept_for", "leaving", "loading", "most_base_bytes", "process_bytes",
+                 "retry_at", "state", "up_since", "waiting")  # fmt: skip
 
     def __init__(self, id: WorkerId) -> None:
         self.id = id
         self.state = WorkerState.DOWN
         self.base_bytes = _BASE_BYTES.get(id.framework, 0) if id.owner else 0
+        self.most_base_bytes = _MOST_BASE * self.base_bytes if id.owner else 1 << 50
         self.is_measured = False  # base_bytes is what it said itself
         self.up_since = 0.0
         self.process_bytes = 0  # of the whole process, as it last said

@@ -51,9 +51,7 @@ class Bench:
         names = ["cpu", *(f"cuda:{number}" for number in range(devices - 1))]
         specs = [DeviceSpec(name, name, budget * MIB, able) for name in names]
         self.effects = Recorded()
-        self.scheduler = Scheduler(
-            specs, host * MIB, Limits(**limits), self.effects, policy, FRAMEWORK_OF.__getitem__
-        )
+        self.scheduler = Scheduler(specs, host * MIB, Limits(**limits), self.effects, policy, FRAMEWORK_OF.__getitem__)
         self.now = 1000.0
         self.settled: dict[int, End | None] = {}
         self._last = 0
@@ -160,11 +158,27 @@ class Bench:
         self.advance()
         return batch
 
+    def knows(self, name: str, **seconds: float) -> None:
+        """What batches of a model take: `n4=0.01` for one of four."""
+        times = self.scheduler.models[name].times_on("cpu")
+        for size, one in seconds.items():
+            for _ in range(8):
+                times.learn(int(size[1:]), one)
+
+    def work(self, seconds: float = 0.001) -> Batch | None:
+        """The batch that has run for longest ends well; None when nothing runs."""
+        running = [batch for device in self.scheduler.devices.values() for batch in device.running.values()]
+        if not running:
+            return None
+        return self.done(self.effects.batches.index(min(running, key=lambda one: one.id)), seconds)
+
     def resident(self, name: str, size: int = 10, seconds: float = 0.001, **more: Any) -> None:
         """A call of a model, from cold to its end; it is in memory afterwards, and nothing runs."""
         owner = more.get("owner", "")
         ticket = self.call(name, size, owner=owner, format="torchscript" if owner else "onnx")
         self.advance()
+        if owner and self.effects.starts[-1] == self.worker(owner):
+            self.ready(owner)
         self.loaded(name, size, **more)
         self.done(seconds=seconds)
         assert self.end(ticket).kind == "ok"

@@ -13,6 +13,8 @@ _JSON = b"application/json"
 
 #: Smaller answers go out as one piece.
 _JOIN_BELOW_BYTES = 16 * 1024
+#: Larger ones are on their caller's account until they are read. As `bodies.ALWAYS_BYTES`: below, nobody is refused.
+_LARGE_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ def error_answer(error: PlatformError, request_id: str) -> Answer:
 
 
 async def send_answer(send: Send, answer: Answer, request_id: str) -> None:
+    """Returns when the caller has read all of a large answer, next to nothing excepted."""
     body, binary = answer.body, answer.binary
     if binary is not None and len(binary) < _JOIN_BELOW_BYTES:
         body, binary = b"".join((body, binary)), None
@@ -47,6 +50,9 @@ async def send_answer(send: Send, answer: Answer, request_id: str) -> None:
         *answer.headers,
     ]
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": binary is not None})
+    is_large = num_bytes >= _LARGE_BYTES
+    await send({"type": "http.response.body", "body": body, "more_body": binary is not None or is_large})
     if binary is not None:
-        await send({"type": "http.response.body", "body": binary})
+        await send({"type": "http.response.body", "body": binary, "more_body": is_large})
+    if is_large:  # the server takes the last piece when the caller has read those before it: that is what we wait for
+        await send({"type": "http.response.body", "body": b""})

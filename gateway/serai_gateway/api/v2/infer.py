@@ -5,6 +5,7 @@ The body and the payload of the answer are never copied when all of their tensor
 
 import asyncio
 import time
+from contextlib import ExitStack
 
 from serai.ipc.messages import Failure, Refusal
 from serai_gateway.api.call_request import find_header
@@ -46,21 +47,30 @@ class Inference:
         self._held = HeldBytes()
 
     async def run(
-        self, path: ModelPath, caller: Caller, scope: Scope, receive: Receive, request_id: str, started: float
+        self,
+        path: ModelPath,
+        caller: Caller,
+        scope: Scope,
+        receive: Receive,
+        request_id: str,
+        started: float,
+        until_sent: ExitStack,
     ) -> Answer:
-        """Raises PlatformError and CallerGone."""
+        """What body and answer take is on an account until `until_sent` ends. Raises PlatformError and CallerGone."""
         headers = scope["headers"]
         check_types(headers)
         header_length = read_header_length(find_header(headers, b"inference-header-content-length"))
         found = await find_model(self._cache, path, caller.account)
         check_permission(caller, found.version)
-        with self._held.account() as account:
-            body = await read_body(receive, MAX_JSON_BYTES if header_length is None else MAX_INFER_BYTES, account)
-            if (len(body) if header_length is None else header_length) < LARGE_BYTES:
-                request = parse_infer(body, header_length)
-            else:
-                request = await asyncio.to_thread(parse_infer, body, header_length)
-            return await self._ask_pool(found, request, caller, receive, request_id, started)
+        account = until_sent.enter_context(self._held.account(caller.account.name))
+        body = await read_body(receive, MAX_JSON_BYTES if header_length is None else MAX_INFER_BYTES, account)
+        if (len(body) if header_length is None else header_length) < LARGE_BYTES:
+            request = parse_infer(body, header_length)
+        else:
+            request = await asyncio.to_thread(parse_infer, body, header_length)
+        answer = await self._ask_pool(found, request, caller, receive, request_id, started)
+        account.take(len(answer.body) + len(answer.binary or b""))
+        return answer
 
     async def _ask_pool(
         self,

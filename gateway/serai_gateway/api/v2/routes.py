@@ -5,6 +5,7 @@ __call__ ──▶ parse_path ──▶ _answer (who, which) ──▶ Inference
 
 import asyncio
 import time
+from contextlib import ExitStack
 from typing import Any
 
 from serai_gateway.api.call_request import parse_key
@@ -60,11 +61,15 @@ class InferenceProtocol:
         return path.startswith("/v2/") or path == "/v2"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with ExitStack() as until_sent:
+            await self._serve(scope, receive, send, until_sent)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, until_sent: ExitStack) -> None:
         started = time.monotonic()
         request_id = new_request_id()
         outcome = "ok"
         try:
-            answer = await self._answer(scope, receive, request_id, started)
+            answer = await self._answer(scope, receive, request_id, started, until_sent)
         except CallerGone:
             answer, outcome = None, "caller_gone"
         except PlatformError as error:
@@ -78,7 +83,9 @@ class InferenceProtocol:
         if answer is not None:
             await send_answer(send, answer, request_id)
 
-    async def _answer(self, scope: Scope, receive: Receive, request_id: str, started: float) -> Answer:
+    async def _answer(
+        self, scope: Scope, receive: Receive, request_id: str, started: float, until_sent: ExitStack
+    ) -> Answer:
         path = parse_path(scope["path"])
         _check_method(scope["method"], METHODS[path.action if isinstance(path, ModelPath) else path])
         if path == "server":
@@ -93,7 +100,7 @@ class InferenceProtocol:
         if not isinstance(path, ModelPath):
             return await self._answer_of_all(path, caller, scope, receive)
         if path.action == "infer":
-            return await self._inference.run(path, caller, scope, receive, request_id, started)
+            return await self._inference.run(path, caller, scope, receive, request_id, started, until_sent)
         found = await find_model(self._cache, path, caller.account)
         if path.action == "metadata":
             return json_answer(metadata(found))
