@@ -178,6 +178,7 @@ class Counts:
     items: int = 0
     improvements: int = 0
     prefetches: int = 0
+    foreseen: int = 0
     page_ins: int = 0
     out_of_memory: dict[str, int] = field(default_factory=dict)
     leaks: int = 0

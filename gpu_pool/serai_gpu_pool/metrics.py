@@ -76,6 +76,7 @@ class Metrics:
             "loads": (counts.loads, "Models brought into device memory, from disk or from the host tier."),
             "page_ins": (counts.page_ins, "Those that came from the host tier."),
             "prefetches": (counts.prefetches, "Loads begun while the device was busy."),
+            "foreseen": (counts.foreseen, "Those that were begun because a call was expected by the clock."),
             "improvements": (counts.improvements, "Hot models that were opened again in their fastest form."),
             "load_seconds": (counts.load_seconds, "Time spent loading, in seconds."),
             "load_failures": (counts.load_failures, "Loads that failed."),

@@ -64,6 +64,8 @@ class Limits:
     #: The next batch is sent to a worker while the last one still runs: this long before it is thought to end, so that
     #: the device does not idle for a round trip and who comes meanwhile is not behind two of them.
     lead_s: float = 0.002
+    #: Whether models that are called by the clock are loaded shortly before they are called.
+    foresees: bool = True
     #: Batches after which a model counts as hot, and is opened again in the form that runs fastest.
     improve_after: int = 4
     #: Seconds of work that wait for a model before another device gets a copy of it.

@@ -7,6 +7,7 @@ import threading
 import time
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
@@ -45,8 +46,8 @@ def client(pool):
         yield connected
 
 
-def publish(pool, data: bytes, name: str = "m"):
-    return version_of(store(pool.home, name, data))
+def publish(pool, data: bytes, name: str = "m", owner: str = "alice"):
+    return version_of(msgspec.structs.replace(store(pool.home, name, data), owner=owner), owner=owner)
 
 
 def inner_worker(pool) -> int:
@@ -264,9 +265,10 @@ def test_a_model_that_unfolds_beyond_the_budget_is_refused_and_gives_everything_
         assert isinstance(message, Refusal) and message.code == "too_large" and str(64 << 20) in message.message
         assert good(own_pool, client)
         wait_for(lambda: private_bytes(own_pool) < 40 << 20)
+        before = client.figures()["serai_pool_loads_total"]
         message, _ = client.call(version, b"[1]")
         assert isinstance(message, Refusal) and message.code == "too_large"
-        assert client.figures()["serai_pool_loads_total"] == 2, "it is known now, and not tried again"
+        assert client.figures()["serai_pool_loads_total"] == before, "it is known now, and not tried again"
 
 
 def private_bytes(pool) -> int:
@@ -335,7 +337,7 @@ def test_a_killed_worker_costs_no_call(own_pool):
         answers = {message.id: message for message, _ in (client.read() for _ in ids)}
         assert all(isinstance(answers[id], Result) for id in ids), answers
         assert own_pool.worker_pid() != worker
-        assert other.figures()["serai_pool_calls_retried_total"] >= 1
+        assert other.figures()["serai_pool_retried_total"] >= 1
 
 
 def test_a_call_that_ends_its_worker_twice_is_refused_and_its_neighbours_are_answered(own_pool):
@@ -364,7 +366,7 @@ def client_is_running(client) -> bool:
 
 
 def test_an_endless_run_delays_nobody_else(own_pool):
-    endless = publish(own_pool, models.loop(), "endless")
+    endless = publish(own_pool, models.loop(), "endless", owner="mallory")
     others = [publish(own_pool, models.scaled(float(at + 1), 1000), f"m{at}") for at in range(4)]
     with own_pool.client() as client, own_pool.client() as other:
         client.call(endless, b"[10]")

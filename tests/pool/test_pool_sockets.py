@@ -1,5 +1,6 @@
 """Who may say what on the pool's sockets, and what becomes of those who say something else."""
 
+import contextlib
 import os
 import pickle
 import socket
@@ -9,6 +10,7 @@ import struct
 import msgspec
 import numpy as np
 import pytest
+from onnx import helper
 
 from serai.ipc.frames import pack_frame
 from serai.ipc.messages import (
@@ -256,23 +258,18 @@ def test_answers_that_the_replicas_of_a_version_do_not_read_are_bounded_together
         assert still_serves(pool)
 
 
-def test_inputs_of_one_version_leave_room_for_those_of_others(pool):
-    spec = store(pool.home, "hold", models.add_one())
-    rows = np.zeros((2 << 20, 3), np.float32)
-    shape = (Tensor("x", "float32", rows.shape),)
-    with pool.client() as client, contextlib.ExitStack() as stack:
-        replicas = [stack.enter_context(Client(client.admit(spec))) for _ in range(4)]
-        refused = 0
-        senders = [threading.Thread(target=_send_many, args=(one, shape, rows.tobytes(), 4)) for one in replicas]
-        for sender in senders:
-            sender.start()
-        for replica in replicas:
-            for _ in range(4):
-                message, _ = replica.read()
-                assert isinstance(message, Ran) or (isinstance(message, Refusal) and message.code == "busy")
-                refused += isinstance(message, Refusal)
-        for sender in senders:
-            sender.join()
+def test_inputs_of_one_version_leave_room_for_those_of_others(tmp_path):
+    number = (Tensor("x", "int64", (1,)),)
+    with contextlib.ExitStack() as stack:
+        pool = stack.enter_context(PoolProcess(tmp_path, "--cpu-budget", "64MiB"))
+        client = stack.enter_context(pool.client())
+        replica = stack.enter_context(Client(client.admit(store(tmp_path, "loop", models.loop()))))
+        replica.send(Run(1, "loop", number), np.array([1 << 60]).tobytes())
+        for id in range(2, 8):  # they wait for the first one
+            replica.send(Run(id, "loop", number), memoryview(bytes(60 << 20)))
+        message, _ = replica.read()
+        assert isinstance(message, Refusal) and (message.code, message.retriable) == ("busy", True)
+        assert "this version" in message.message
         assert still_serves(pool)
 
 
@@ -280,7 +277,7 @@ def test_a_large_answer_does_not_hold_up_a_small_one_to_another_caller(pool):
     large = version_of(store(pool.home, "wide", wide(32 << 20)))
     small = version_of(store(pool.home, "m", models.add_one()))
     with pool.client() as gateway, pool.client() as other:
-        done = 'serai_pool_results_total{outcome="ok"}'
+        done = 'serai_pool_outcomes_total{outcome="ok"}'
         other.call(small, b"[1,2,3]")
         before = other.figures()[done]
         expected = [gateway.send_call(large, bytes(4), "binary") for _ in range(6)]

@@ -53,7 +53,7 @@ def may_run(copy: Copy, device: Device, limits: Limits, now: float) -> bool:
     for batch in worker.batches.values():
         if not batch.is_late or batch.is_disowned:
             continue
-        if batch.model == copy.key or any(ticket.owner == owner for ticket in batch.tickets):
+        if batch.model == copy.key or (owner and any(ticket.owner == owner for ticket in batch.tickets)):
             return False
     return worker.free_lane() is not None
 

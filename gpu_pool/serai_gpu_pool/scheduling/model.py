@@ -11,6 +11,8 @@ _GUESS_FACTOR = 2
 _GUESS_BYTES = 4 << 20
 #: Weight of the newest load in the moving averages of load times.
 _NEWEST = 0.5
+#: A load that is foreseen begins so many load times and so much earlier.
+_LEAD_LOADS, _LEAD_S = 3.0, 0.05
 #: What a run that ran out of memory is thought to need, relative to what it was given.
 _MORE = 2
 
@@ -40,7 +42,7 @@ class Stats:
 class Model:
     """One model, by `ModelSpec.key`: versions that carry the same data file share it."""
 
-    __slots__ = ("activation_bytes", "asked_at", "framework", "improve_bytes", "key", "last_used", "load_s", "load_tries",
+    __slots__ = ("activation_bytes", "called_at", "asked_at", "framework", "improve_bytes", "key", "last_used", "load_s", "load_tries",
                  "measured_bytes", "pinned", "queue", "spec", "stats", "suspect", "times", "verdict", "verdicts",
                  "waiting_since", "wanted_until")  # fmt: skip
 
@@ -56,6 +58,7 @@ class Model:
         self.activation_bytes: dict[int, int] = {}  # beside the weights, by batch size
         self.last_used = 0.0
         self.asked_at = 0.0  # of the last call or order
+        self.called_at = 0.0
         self.waiting_since = 0.0  # since when it wants to be loaded
         self.wanted_until = 0.0  # somebody asked for it to be loaded, without a call, and waits until then
         self.pinned = False
@@ -89,6 +92,11 @@ class Model:
     def loaded_in(self, tier: str, seconds: float) -> None:
         before = self.load_s.get(tier)
         self.load_s[tier] = seconds if before is None else before + _NEWEST * (seconds - before)
+
+    @property
+    def lead_s(self) -> float:
+        """How long before a call its load should begin: others may be loading just then."""
+        return _LEAD_S + _LEAD_LOADS * max(self.load_s.values(), default=0.0)
 
     def patience_s(self, limits: Limits) -> float:
         """How long it waits for room before the queues of others stop protecting them."""

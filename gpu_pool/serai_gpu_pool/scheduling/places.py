@@ -30,6 +30,7 @@ class Places:
         """Called when something has changed for a model that may have calls."""
         has_calls = bool(len(model.queue))
         if not has_calls and not model.pinned and now >= model.wanted_until:
+            model.wanted_until = 0.0
             return
         if not has_calls and model.is_held_back(now):
             self._later[model.key] = model
@@ -38,6 +39,7 @@ class Places:
         usable = [(device, copy) for device, copy in copies if copy.takes_batches]
         if usable:
             self.wanted.discard(model.key)
+            model.wanted_until = 0.0
             if has_calls:
                 for device, copy in usable:
                     device.ready.setdefault(model.key, copy)
@@ -75,6 +77,7 @@ class Places:
             return
         for model in _in_order(self.wanted.first(), calls.turns):
             if not len(model.queue) and not model.pinned and now >= model.wanted_until:
+                model.wanted_until = 0.0
                 self.wanted.discard(model.key)
                 continue
             device = placement.choose(self._devices.values(), model, self._limits.placement)

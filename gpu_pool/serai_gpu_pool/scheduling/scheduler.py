@@ -8,6 +8,7 @@ from collections.abc import Callable
 from serai.ipc.messages import ModelFormat
 from serai_gpu_pool.core import Batch, Counts, End, LoadFailure, ModelSpec, Outcome, Ticket
 from serai_gpu_pool.eviction import DEFAULT_POLICY, POLICIES
+from serai_gpu_pool.prediction import Predictor
 from serai_gpu_pool.scheduling import admission, batches, believable, commands, losses, placement, refusals
 from serai_gpu_pool.scheduling.calls import Calls
 from serai_gpu_pool.scheduling.commands import Order
@@ -58,6 +59,7 @@ class Scheduler:
         self._orders: list[Order] = []
         self._settled: list[tuple[Order, End | None]] = []
         self._last_batch = 0
+        self._predictor = Predictor()  # of calls that come by the clock
 
     @property
     def models(self) -> dict[str, Model]:
@@ -97,6 +99,7 @@ class Scheduler:
         self._calls.arrived(ticket, now)
         self._calls.wait(model, ticket, self._cost_s(model))
         self._places.find(model, now)
+        self._foresee(model, now)
         if is_usable:
             self.counts.hits += 1
             model.stats.hits += 1
@@ -115,6 +118,22 @@ class Scheduler:
 
     def on_drain(self) -> None:
         self.draining = True
+
+    def _foresee(self, model: Model, now: float) -> None:
+        """When will it be called again? Only asked of models that have time to leave in between."""
+        lead_s = model.lead_s
+        if now - model.called_at > lead_s and self._limits.foresees:
+            self._predictor.used(model.key, lead_s, now)
+        model.called_at = now
+
+    def _load_foreseen(self, now: float) -> None:
+        """Models that are about to be called, as far as the clock tells, are loaded where there is room for them."""
+        for key in self._predictor.due(now):
+            model = self.models.get(key)
+            if model is not None and not self._is_usable(model):
+                model.wanted_until = max(model.wanted_until, now + 2 * model.lead_s)
+                self.counts.foreseen += 1
+                self._places.find(model, now)
 
     def _is_usable(self, model: Model) -> bool:
         """Is it in memory somewhere?"""
@@ -323,6 +342,7 @@ class Scheduler:
     def next_wakeup(self, now: float) -> float | None:
         """When `on_time` and `advance` have to be called although nothing happened."""
         times = [self._calls.deadlines.next(), *self._places.moments(), *(order.deadline for order in self._orders)]
+        times.append(self._predictor.next_due())
         for device in self.devices.values():
             times += [device.room_at, *batches.moments(device, self._limits, now)]
         return min((time for time in times if time is not None and time < float("inf")), default=None)
@@ -332,6 +352,7 @@ class Scheduler:
         for ticket in self._calls.deadlines.due(now):
             self._calls.refuse(ticket, refusals.EXPIRED)
         self._places.on_time(now)
+        self._load_foreseen(now)
         for device in self.devices.values():
             for worker in device.workers.values():
                 if worker.is_up:

@@ -10,7 +10,6 @@ import numpy as np
 from serai.ipc.messages import ModelSpec
 from serai_gpu_pool.core import End, Refused, Ticket
 from serai_gpu_pool.eviction import POLICIES
-from serai_gpu_pool.prediction import Predictor
 from serai_gpu_pool.scheduling.commands import Order
 from serai_gpu_pool.scheduling.devices import DeviceSpec
 from serai_gpu_pool.scheduling.scheduler import Scheduler
@@ -76,7 +75,7 @@ class Simulation:
     Args:
         timeout_s: how long a caller waits.
         goal_s: an answer within this time counts for goodput.
-        prefetch: "clock" loads what `Predictor` expects, "oracle" what the trace says.
+        prefetch: "clock" lets the scheduler load what it expects, "oracle" loads what the trace says.
         progress: told the share that is done, now and then.
     """
 
@@ -99,12 +98,11 @@ class Simulation:
         self._progress = progress
         self._models = {model.name: model for model in trace.models}
         self._specs = [ModelSpec(one.name, one.name, "", "onnx", one.num_bytes) for one in trace.models]
-        self._numbers = {model.name: at for at, model in enumerate(trace.models)}
         self._hardware = hardware
         self._machine = Machine(hardware, self._models, self, seed)
-        self._scheduler = _scheduler(trace, hardware, policy, limits or Limits(), self._machine)
+        limits = replace(limits or Limits(), foresees=prefetch == "clock")
+        self._scheduler = _scheduler(trace, hardware, policy, limits, self._machine)
         self._machine.connect(self._scheduler)
-        self._predictor = Predictor(max_known=max(16_384, len(trace.models))) if prefetch == "clock" else None
         self._foreseen = _foreseen(trace, hardware) if prefetch == "oracle" else iter(())
         self._next_foreseen = next(self._foreseen, None)
         self._woken_at = -1.0
@@ -157,20 +155,13 @@ class Simulation:
         result.cold += is_cold
         result.timer_calls += is_timer
         result.timer_cold += is_timer and is_cold
-        if self._predictor is not None:
-            self._predictor.used(spec.key, _lead_s(self._trace.models[model], self._hardware), now)
 
     # ── prefetch ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def _next_prefetch(self) -> float | None:
-        if self._predictor is not None:
-            return self._predictor.next_due()
         return self._next_foreseen[0] if self._next_foreseen else None
 
     def _prefetch(self, now: float) -> None:
-        if self._predictor is not None:
-            for key in self._predictor.due(now):
-                self._order(self._numbers[key], now)
         while self._next_foreseen is not None and self._next_foreseen[0] <= now:
             self._order(self._next_foreseen[1], now)
             self._next_foreseen = next(self._foreseen, None)
