@@ -126,7 +126,7 @@ class State(Enum):
 
 @dataclass(slots=True)
 class Batch:
-    """Tickets that run together. In each lane of a worker the first batch runs, the next one waits inside the worker."""
+    """Tickets that run together. In each lane of a worker one batch runs, the next one waits inside."""
 
     id: int
     model: str

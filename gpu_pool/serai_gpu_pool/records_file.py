@@ -1,6 +1,7 @@
 """What was measured of models, kept over restarts: HOME/pool/records.json, owned by the pool.
 
-For a model that is new here the first figures come from its prepared folder, where it was measured when it was published.
+For a model that is new here the first figures come from its prepared folder, where it was measured when it was
+published.
 """
 
 import contextlib

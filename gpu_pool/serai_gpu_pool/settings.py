@@ -76,8 +76,8 @@ class Limits:
     max_owner_workers: int = 16
     #: Where a new copy goes when several devices have room: "best_fit" keeps large gaps, "spread" evens out.
     placement: str = "spread"
-    #: How long a model that waits for room lets others be served before their queues stop protecting them: so many times
-    #: what its load takes, or devices would only load; and within these bounds, the upper one while nobody knows.
+    #: How long a model that waits for room lets others be served before their queues stop protecting them: so many
+    #: times what its load takes, or devices would only load; and within these bounds, the upper one while nobody knows.
     patience_loads: float = 10.0
     min_patience_s: float = 0.005
     patience_s: float = 0.1

@@ -1,4 +1,6 @@
-"""What the pool holds right now, for `serai pool`, the pages of operators and v2 statistics. JSON, all sizes in bytes."""
+"""What the pool holds right now, for `serai pool`, the pages of operators and v2 statistics. JSON, all sizes in
+bytes.
+"""
 
 from typing import Literal
 

@@ -13,6 +13,8 @@ from serai.ipc.messages import Infer, Wanted, Written, encode
 from serai_gateway.api.v2.infer_request import (
     MAX_INFER_BYTES,
     MAX_JSON_BYTES,
+    MAX_JSON_LISTS,
+    MAX_JSON_NUMBERS,
     MAX_RANK,
     MAX_TENSORS,
     parse_infer,
@@ -200,6 +202,21 @@ def test_json_has_a_lower_limit_than_the_body() -> None:
     with pytest.raises(TooLarge, match="as binary data"):
         parse_infer(b" " * (MAX_JSON_BYTES + 1), None)
     assert MAX_JSON_BYTES < MAX_INFER_BYTES
+
+
+@pytest.mark.parametrize(
+    ("shape", "data"),
+    [
+        ([0], b"[" + b"[]," * MAX_JSON_LISTS + b"[]]"),
+        ([MAX_JSON_LISTS + 1, 1], b"[" + b"[1]," * MAX_JSON_LISTS + b"[1]]"),
+        ([MAX_JSON_NUMBERS + 1], b"[" + b"1," * MAX_JSON_NUMBERS + b"1]"),
+    ],
+    ids=["empty lists", "lists", "numbers"],
+)
+def test_what_would_keep_a_worker_reading_is_to_be_sent_as_binary(shape: list[int], data: bytes) -> None:
+    raw = b'{"inputs":[{"name":"x","datatype":"FP32","shape":%b,"data":%b}]}' % (json.dumps(shape).encode(), data)
+    with pytest.raises(TooLarge, match="binary"):
+        parse_infer(raw, None)
 
 
 def test_many_tensors_with_long_names_do_not_burst_the_frame() -> None:

@@ -44,7 +44,9 @@ def test_devices_that_are_gone_are_not_remembered():
     [
         Record(resident_bytes=-5, improve_bytes=-5, load_s={"disk": -1.0}, activation_bytes={1: -7, 0: 9, -3: 9}),
         Record(resident_bytes=1 << 90, load_s={"disk": 1e300, "host": math.inf}, activation_bytes={1: 1 << 90}),
-        Record(batch_s={"cpu": {0: 1.0, -1: 1.0, 1: -1.0, 2: math.inf, 3: math.nan, 4: 0.0}}, load_s={"disk": math.nan}),
+        Record(
+            batch_s={"cpu": {0: 1.0, -1: 1.0, 1: -1.0, 2: math.inf, 3: math.nan, 4: 0.0}}, load_s={"disk": math.nan}
+        ),
     ],
 )
 def test_figures_that_cannot_be_true_are_bounded_or_left_out(record):

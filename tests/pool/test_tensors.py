@@ -157,7 +157,9 @@ def test_tensors_that_lie_are_refused(tensors, size):
 
 
 #: Without elements and yet with dimensions that no array may have.
-TOO_BIG = pytest.mark.xfail(strict=True, raises=ValueError, reason="tensors._listed lets a ValueError of reshape through")
+TOO_BIG = pytest.mark.xfail(
+    strict=True, raises=ValueError, reason="tensors._listed lets a ValueError of reshape through"
+)
 
 
 def test_tensors_may_be_written_as_json_flat_or_nested():

@@ -24,9 +24,9 @@ def model(name: str, mib: float = 0, state: str = "", **changes: Any) -> dict[st
     stats = {"succeeded": 90, "failed": 10, "refused": 0, "last_used_s_ago": 2.0, "hits": 96}
     stats["batches"] = [{"size": 1, "count": 10, "total_s": 1.0}, {"size": 4, "count": 10, "total_s": 1.0}]
     return {
-        "key": name, "name": name, "owner": "vision", "algorithm": f"vision/{name}", "state": state or ("resident" if mib else "disk"),
-        "device": "cpu" if mib else "", "num_bytes": int(mib * MIB), "queued": 3, "pinned": False, "verdict": "",
-        "loads": 4, "stats": stats, **changes,
+        "key": name, "name": name, "owner": "vision", "algorithm": f"vision/{name}", "state": state or ("resident" if
+        mib else "disk"), "device": "cpu" if mib else "", "num_bytes": int(mib * MIB), "queued": 3, "pinned": False,
+        "verdict": "", "loads": 4, "stats": stats, **changes,
     }  # fmt: skip
 
 

@@ -31,9 +31,10 @@ _RUN_BYTES = 1 << 30
 #: A private /tmp, which is memory: SavedModels are unpacked there while they are loaded.
 _TMP_BYTES = 4 << 30
 
-#: For glibc: how large a block has to be to go back to the kernel when it is freed. Left to itself the limit moves up, and
-#: the buffers of one large load stay in the heap of the thread that made it (200 MB after 40 loads). Much lower, and every
-#: run of a convolutional net pays for new pages (4 MiB: a third of its speed). Smaller ones are given back after each load.
+#: For glibc: how large a block has to be to go back to the kernel when it is freed. Left to itself the limit moves
+#: up, and the buffers of one large load stay in the heap of the thread that made it (200 MB after 40 loads). Much
+#: lower, and every run of a convolutional net pays for new pages (4 MiB: a third of its speed). Smaller ones are
+#: given back after each load.
 _ALLOCATOR = {
     "MALLOC_MMAP_THRESHOLD_": str(16 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(64 << 20),

@@ -1,4 +1,5 @@
-"""Which files of the store a worker in a box may read: a folder of links, mounted read-only, with one while it is loaded.
+"""Which files of the store a worker in a box may read: a folder of links, mounted read-only, with one while it is
+loaded.
 
 Not as descriptors: those of a file that our own user may write can be opened again for writing from inside.
 """

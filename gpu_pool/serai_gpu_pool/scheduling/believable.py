@@ -9,7 +9,8 @@ from serai_gpu_pool.scheduling.model import Model
 
 #: What an open model takes whatever its weights: measured 27 to 70 KiB for the smallest, on nobody's account otherwise.
 _LEAST_BYTES = 128 << 10
-#: Host memory of a paged-out model relative to its file or its device memory: raw and packed weights, with room to spare.
+#: Host memory of a paged-out model relative to its file or its device memory: raw and packed weights, with room to
+#: spare.
 _MOST_KEPT = 4
 
 

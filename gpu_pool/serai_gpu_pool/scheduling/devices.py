@@ -170,8 +170,8 @@ class Device:
     def try_improve(self, now: float) -> bool:
         """A hot model is opened in its fastest form, beside the form that answers meanwhile.
 
-        That happens once in a worker's life and pays off at every run from then on, so room is made for it at once; while
-        that goes on nothing else is loaded, or others would take the room. Whether loads have to wait.
+        That happens once in a worker's life and pays off at every run from then on, so room is made for it at once;
+        while that goes on nothing else is loaded, or others would take the room. Whether loads have to wait.
         """
         copy = next(iter(self.improvable.values()), None)
         if copy is None or self.workers[copy.worker].improving or not self.workers[copy.worker].takes_work:
@@ -185,9 +185,8 @@ class Device:
             copy.can_improve = False
             return False
         if num_bytes > self.ledger.free:
-            if not self.leaving and not self.make_room(num_bytes - self.ledger.free, copy.model, now, patience_s=0.0):
-                return False
-            return True
+            missing = num_bytes - self.ledger.free
+            return bool(self.leaving) or self.make_room(missing, copy.model, now, patience_s=0.0)
         del self.improvable[copy.key]
         self.ledger.reserve(_beside(copy.key), num_bytes)
         copy.improving, copy.can_improve, copy.began_at = True, False, now
@@ -260,7 +259,7 @@ class Device:
             self.evict(last, "too_large", now)
 
     def evict(self, copy: Copy, reason: str, now: float) -> None:
-        """It goes as soon as it is not leased. One that is opened in a faster form just now stays until that is done."""
+        """It goes as soon as it is not leased, nor being opened in a faster form."""
         if not copy.takes_batches or copy.improving:
             return
         self.history.evicted(copy, self.policy.worth(copy.key, now), reason, now)
@@ -420,8 +419,8 @@ class Device:
         )
 
     def _end_other_worker(self, model: Model, now: float, even_busy: bool) -> bool:
-        """A worker of another owner ends for the sake of `model`: the one that has been idle for longest, or else the one
-        that has had its turn for longest. Whether one does; `room_at` may say when one will have had its turn."""
+        """A worker of another owner ends for the sake of `model`: the one that has been idle for longest, or else the
+        one that has had its turn for longest. Whether one does; `room_at` may say when one will have had its turn."""
         if self._expects_end():
             return True  # wait for what that brings
         others = [one for one in self.workers.values() if one.id.owner and one.is_up]

@@ -1,6 +1,7 @@
 """The models that were called or asked for, and what is known of them. Pure.
 
-Every version that anybody ever called would stay for ever: those that nobody uses are forgotten, the longest unused first.
+Every version that anybody ever called would stay for ever: those that nobody uses are forgotten, the longest unused
+first.
 """
 
 from collections.abc import Callable

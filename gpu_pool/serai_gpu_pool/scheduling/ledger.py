@@ -4,8 +4,8 @@
        '─────────────────────────────────────────▲
 
 Entries have names: a model's key, "batch 7" for what a run needs beside the weights, "worker …" for a runtime. A
-reservation is what was measured before, or a guess; `commit` replaces it by what is measured now, which may be more than
-there was room for. Then `free` is negative and the owner evicts until it is not.
+reservation is what was measured before, or a guess; `commit` replaces it by what is measured now, which may be more
+than there was room for. Then `free` is negative and the owner evicts until it is not.
 """
 
 

@@ -1,9 +1,9 @@
 """Whose fault it was that a worker ended, and who gets another chance. Pure.
 
-A run changes nothing, so it may be run again. Whoever ran or was loaded when the worker ended is a suspect; with several
-suspects each is tried again by itself, and who is there for the second time is taken for guilty: a call in a batch of its
-own, a model that was loaded with nothing beside it but what is late. So a poisoned call costs two workers, and its batch
-mates nothing.
+A run changes nothing, so it may be run again. Whoever ran or was loaded when the worker ended is a suspect; with
+several suspects each is tried again by itself, and who is there for the second time is taken for guilty: a call in a
+batch of its own, a model that was loaded with nothing beside it but what is late. So a poisoned call costs two
+workers, and its batch mates nothing.
 """
 
 from dataclasses import dataclass, field

@@ -42,9 +42,28 @@ class Stats:
 class Model:
     """One model, by `ModelSpec.key`: versions that carry the same data file share it."""
 
-    __slots__ = ("activation_bytes", "called_at", "asked_at", "framework", "improve_bytes", "key", "last_used", "load_s", "load_tries",
-                 "measured_bytes", "pinned", "queue", "spec", "stats", "suspect", "times", "verdict", "verdicts",
-                 "waiting_since", "wanted_until")  # fmt: skip
+    __slots__ = (
+        "activation_bytes",
+        "asked_at",
+        "called_at",
+        "framework",
+        "improve_bytes",
+        "key",
+        "last_used",
+        "load_s",
+        "load_tries",
+        "measured_bytes",
+        "pinned",
+        "queue",
+        "spec",
+        "stats",
+        "suspect",
+        "times",
+        "verdict",
+        "verdicts",
+        "waiting_since",
+        "wanted_until",
+    )  # fmt: skip
 
     def __init__(self, spec: ModelSpec, framework: str, max_queued: int) -> None:
         self.spec = spec

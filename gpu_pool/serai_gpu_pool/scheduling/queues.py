@@ -1,6 +1,7 @@
 """The queue of one model: bounded, and fair between those who pay. Pure.
 
-Payers take turns, one ticket each. The tickets of one payer leave by their priority, then in the order in which they came.
+Payers take turns, one ticket each. The tickets of one payer leave by their priority, then in the order in which they
+came.
 """
 
 from collections import deque

@@ -236,7 +236,9 @@ class Scheduler:
         peak_bytes: int,
         now: float,
     ) -> None:
-        """A batch came back: one result for each ticket, in their order. peak_bytes: beside the weights, 0 if unknown."""
+        """A batch came back: one result for each ticket, in their order. peak_bytes: beside the weights, 0 if
+        unknown.
+        """
         device = self.devices[id.device]
         worker = device.worker(id)
         batch = worker.batches.get(batch_id)
@@ -459,8 +461,8 @@ class Scheduler:
         )
 
     def _in_time(self, tickets: list[Ticket], model: Model, device: Device, now: float) -> list[Ticket]:
-        """Without those that would miss their deadline even now. When nobody is left, the one with the most time runs all
-        the same: an estimate that is wrong is only put right by trying."""
+        """Without those that would miss their deadline even now. When nobody is left, the one with the most time runs
+        all the same: an estimate that is wrong is only put right by trying."""
         soonest = now + model.times_on(device.id).predict(len(tickets))
         kept = [ticket for ticket in tickets if ticket.deadline >= soonest]
         if not kept and not len(model.queue):

@@ -1,7 +1,8 @@
 """Whose turn it is: each payer gets the same share of the devices' time, however much it asks for. Pure.
 
-Start-time fair queueing (Goyal, Vin, Cheng 1996) over device seconds: a payer's clock advances by the time that its items
-took, the one whose clock is furthest behind goes next, and who was away starts at the clock of those who were not.
+Start-time fair queueing (Goyal, Vin, Cheng 1996) over device seconds: a payer's clock advances by the time that its
+items took, the one whose clock is furthest behind goes next, and who was away starts at the clock of those who were
+not.
 """
 
 #: Payers that are remembered without having anything queued; beyond it the half that is furthest behind is forgotten.

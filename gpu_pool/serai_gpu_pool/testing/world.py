@@ -1,5 +1,6 @@
-"""The other side of a scheduler, for tests that drive it through random histories: workers that answer when they are told
-to, and a watch over all that is asked of them. Breaking a promise is an AssertionError at the moment of breaking it."""
+"""The other side of a scheduler, for tests that drive it through random histories: workers that answer when they are
+told to, and a watch over all that is asked of them. Breaking a promise is an AssertionError at the moment of
+breaking it."""
 
 from dataclasses import dataclass, field
 from typing import Literal

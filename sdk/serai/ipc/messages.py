@@ -210,7 +210,9 @@ class Ran(msgspec.Struct, frozen=True, array_like=True, tag=14):
 
 
 class Share(msgspec.Struct, frozen=True, array_like=True, tag=22):
-    """Ask for memory that both sides see, for large inputs and outputs. It takes the place of what was shared before."""
+    """Ask for memory that both sides see, for large inputs and outputs. It takes the place of what was shared
+    before.
+    """
 
     id: int
     num_bytes: int

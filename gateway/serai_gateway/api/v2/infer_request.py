@@ -20,8 +20,8 @@ from serai_gateway.settings import MAX_BODY_BYTES
 MAX_INFER_BYTES = 64 * 1024 * 1024
 #: Longest JSON part, as for calls: reading its numbers costs the worker 10 times what raw bytes do.
 MAX_JSON_BYTES = MAX_BODY_BYTES
-#: Most numbers, and most lists, in the `data` of one input. A worker that is shared by all reads them one by one: so many
-#: take it 0.1 s, and 10 MiB of empty lists a second.
+#: Most numbers, and most lists, in the `data` of one input. A worker that is shared by all reads them one by one: so
+#: many take it 0.1 s, and 10 MiB of empty lists a second.
 MAX_JSON_NUMBERS = 1_000_000
 MAX_JSON_LISTS = 250_000
 #: Most inputs or outputs of one request. Language models that take their caches as inputs have about a hundred.
@@ -202,8 +202,8 @@ def _check_data(text: bytes, num_elements: int, where: str) -> None:
         raise InvalidRequest(f"{where}: data may hold numbers, true and false only")
     if num_elements and text.count(b",") + 1 != num_elements:
         raise InvalidRequest(f"{where} has {num_elements} elements by its shape, and data has {text.count(b',') + 1}")
-    lists, commas = text.count(b"["), text.count(b",")
-    if lists > MAX_JSON_LISTS or commas >= MAX_JSON_NUMBERS + MAX_JSON_LISTS:
+    lists = text.count(b"[")
+    if lists > MAX_JSON_LISTS or text.count(b",") >= MAX_JSON_NUMBERS:
         most = f"{MAX_JSON_NUMBERS:,} numbers in {MAX_JSON_LISTS:,} lists"
         raise TooLarge(f"{where}: data holds more than {most}; send it as binary data")
     if lists == 1:
