@@ -139,6 +139,7 @@ class Batch:
     activation_bytes: int = 0  # set aside for it
     wants_measure: bool = False  # nobody knows what a batch of this size needs
     is_late: bool = False  # takes much longer than it should: others do not wait for it any more
+    charged_s: float = 0.0  # to the payer of each ticket, until it is known what it took
     is_disowned: bool = False  # its tickets were given to others: nobody waits for its results
     payloads: list[Payload] = field(default_factory=list)  # of a disowned one: the worker may still read them
 

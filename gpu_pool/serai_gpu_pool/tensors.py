@@ -26,6 +26,9 @@ MAX_OUTPUT_BYTES = 64 << 20
 #: Numbers in one JSON result: each is a Python object for a moment, and up to 20 characters in the answer.
 MAX_JSON_NUMBERS = 2_000_000
 
+#: Lists, and quotes or objects, in one JSON input: each is a Python object for a moment too. Text is only in names.
+_MAX_LISTS, _MAX_QUOTES = 250_000, 4096
+
 
 class InputError(ValueError):
     """The caller's input does not fit the model."""
@@ -95,10 +98,7 @@ class Arguments:
 
 def from_json(body: bytes | memoryview, signature: Signature) -> Arguments:
     """`{"name": nested lists}`, or the nested lists alone where there is one input. Raises InputError."""
-    try:
-        value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise InputError(f"the input is not JSON: {error}") from None
+    value = _decoded(body, "the input")
     slots = signature.inputs
     if not isinstance(value, dict):
         if len(slots) != 1:
@@ -109,6 +109,23 @@ def from_json(body: bytes | memoryview, signature: Signature) -> Arguments:
     squeezed = _add_rows(arrays, signature)
     _check_shapes(arrays, signature)
     return Arguments(arrays, squeezed)
+
+
+def _decoded(body: bytes | memoryview, what: str) -> Any:
+    """JSON to Python objects, which holds up all other threads of the worker: so only what can be numbers in lists."""
+    text = bytes(body)
+    for sign, most, of_them in (
+        (b",", MAX_JSON_NUMBERS, "numbers"),
+        (b"[", _MAX_LISTS, "lists"),
+        (b'"', _MAX_QUOTES, "texts"),
+        (b"{", _MAX_QUOTES, "objects"),
+    ):
+        if text.count(sign) > most:
+            raise InputError(f"{what} has more than {most} {of_them}, too many for JSON: send application/octet-stream")
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise InputError(f"{what} is not JSON: {error}") from None
 
 
 def from_binary(body: bytes | memoryview, signature: Signature) -> Arguments:
@@ -181,10 +198,7 @@ def _raw(part: memoryview, tensor: Written, slot: Slot) -> Array:
 
 def _listed(part: memoryview, tensor: Written, slot: Slot, signature: Signature) -> Array:
     """A JSON array, flat or nested, of as many numbers as the shape says."""
-    try:
-        value = msgspec.json.decode(part)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise InputError(f'the data of input "{tensor.name}" is not JSON: {error}') from None
+    value = _decoded(part, f'the data of input "{tensor.name}"')
     if not isinstance(value, list):
         raise InputError(f'the data of input "{tensor.name}" is not a list')
     array = _nested(value, slot, signature)
@@ -192,7 +206,10 @@ def _listed(part: memoryview, tensor: Written, slot: Slot, signature: Signature)
         raise InputError(
             f'input "{tensor.name}" holds {array.size} numbers; its shape {list(tensor.shape)} says another'
         )
-    return array.reshape(tensor.shape)
+    try:
+        return array.reshape(tensor.shape)
+    except ValueError:  # no elements, and yet dimensions beyond what an array may have
+        raise InputError(f'input "{tensor.name}" has an impossible shape') from None
 
 
 def to_json(outputs: dict[str, Array], squeezed: bool) -> bytes:

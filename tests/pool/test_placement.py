@@ -59,7 +59,7 @@ def test_without_room_anywhere_it_waits_where_the_least_is_going_on():
 def test_a_device_whose_worker_does_not_start_is_left_alone_while_there_is_another():
     ill, well = device("ill"), device("well", taken=50)
     one = model()
-    ill.worker_for(one).error = "exit code 1"
+    ill.staff.worker_for(one).error = "exit code 1"
     assert placement.choose([ill, well], one, "spread") is well
     assert placement.choose([ill], one, "spread") is ill
 
@@ -78,7 +78,7 @@ def test_what_a_runtime_takes_is_not_for_its_models_but_a_guess_excludes_nothing
     one = model(size=150, format="torchscript", framework="torch", owner="ann")
     cpu = device("cpu", budget=400, frameworks=frozenset({"torch"}))
     assert cpu.most_for(one) == 200 * MIB, "half of the budget, as long as nobody has measured it"
-    worker = cpu.worker_for(one)
+    worker = cpu.staff.worker_for(one)
     worker.base_bytes, worker.is_measured = 300 * MIB, True
     assert cpu.most_for(one) == 100 * MIB
     assert cpu.most_for(model()) == 400 * MIB, "a shared worker's models are not charged for it"

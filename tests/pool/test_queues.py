@@ -69,6 +69,18 @@ def test_returned_tickets_are_first_again_even_beyond_the_bound():
     assert queue.is_full and ids(queue.drain()) == [0, 1, 4, 2, 3, 5]
 
 
+def test_nobody_gives_up_a_place_where_that_is_not_enough():
+    queue = FairQueue(2)
+    for id in range(2):
+        queue.push(ticket(id, "flood"))
+    displaced = queue.displaced_by("other")
+    assert displaced is not None and displaced.id == 1
+    taken = queue.take(1, 1000)
+    queue.push(ticket(2, "flood"))
+    queue.push_back(taken)
+    assert len(queue) == 3 and queue.displaced_by("other") is None
+
+
 def test_tickets_of_one_owner_can_be_taken_out_and_the_others_keep_their_order():
     queue = filled(*(ticket(id, owner=owner) for id, owner in enumerate("xyxy")))
     assert ids(queue.drain("x")) == [0, 2]
@@ -104,3 +116,12 @@ def test_a_queue_keeps_every_ticket_until_it_is_taken_once(steps):
         assert all(one.queued for one in waiting) and not any(one.queued for one in taken)
         assert not waiting or queue.first_payer in {one.payer for one in waiting}
     assert set(queue.drain()) == set(waiting)
+
+
+def test_a_full_queue_takes_a_place_from_whoever_has_most_and_never_from_one_with_as_little():
+    queue = filled(*(ticket(id, "flood") for id in range(5)), ticket(5, "b"))
+    displaced = queue.displaced_by("c")
+    assert displaced is not None and displaced.id == 4, "the newest of the payer with most"
+    assert queue.displaced_by("flood") is None
+    even = filled(ticket(0, "a"), ticket(1, "b"))
+    assert even.displaced_by("a") is None and even.displaced_by("c") is None

@@ -557,6 +557,37 @@ def test_three_crashes_lock_a_model_out_for_a_while_and_others_go_on():
     assert bench.end(bench.call("bad")) is None
 
 
+def crash_three_times(bench, payer):
+    for _ in range(3):
+        bench.call("bad", payer=payer)
+        bench.advance()
+        bench.loaded("bad")
+        bench.lost("signal 11")
+        bench.ready()
+
+
+def test_one_caller_locks_out_only_itself_and_a_second_one_or_the_author_everybody():
+    bench = Bench()
+    crash_three_times(bench, "mallory")
+    assert bench.end(bench.call("bad", payer="mallory")).code == "unavailable"
+    kept = bench.call("bad", payer="bob")
+    assert bench.end(kept) is None
+    bench.scheduler.on_cancel(kept)
+    crash_three_times(bench, "trudy")
+    assert bench.end(bench.call("bad", payer="bob")).code == "unavailable"
+    own = Bench()
+    crash_three_times(own, "ann")
+    assert own.end(own.call("bad", payer="bob")).code == "unavailable", "ann is the author of the version"
+
+
+def test_a_caller_who_fills_a_queue_gives_up_places_to_others():
+    bench = Bench(max_queued=4)
+    flood = [bench.call("m", payer="flood") for _ in range(5)]
+    assert [bench.end(one) is None for one in flood] == [True] * 4 + [False]
+    other = bench.call("m", payer="bob")
+    assert bench.end(other) is None and bench.end(flood[3]).code == "busy" and bench.end(flood[2]) is None
+
+
 def test_a_hung_run_costs_its_callers_a_deadline_and_its_neighbours_nothing():
     bench = Bench(run_timeout_s=30.0)
     for name in "ab":

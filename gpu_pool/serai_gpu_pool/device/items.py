@@ -18,7 +18,7 @@ from serai_gpu_pool.tensors import (
 )
 
 #: Results of one batch, together. Far below the frame limit; what goes over it is refused.
-_MAX_REPLY_BYTES = 512 << 20
+_MAX_REPLY_BYTES = 128 << 20
 
 
 def run_items(

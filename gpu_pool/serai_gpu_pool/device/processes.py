@@ -29,7 +29,10 @@ _START_TIMEOUT_S = 60.0
 #: Memory for running models, beyond the budget for holding them.
 _RUN_BYTES = 1 << 30
 #: A private /tmp, which is memory: SavedModels are unpacked there while they are loaded.
-_TMP_BYTES = 4 << 30
+_TMP_BYTES = {"tensorflow": 4 << 30}
+_SMALL_TMP_BYTES = 64 << 20
+#: Of what a worker writes to its standard error, so much is kept for the log: models can write there too.
+_MAX_COMPLAINT = 2000
 
 #: For glibc: how large a block has to be to go back to the kernel when it is freed. Left to itself the limit moves
 #: up, and the buffers of one large load stay in the heap of the thread that made it (200 MB after 40 loads). Much
@@ -169,7 +172,8 @@ class WorkerProcesses:
         read_only: tuple[sandbox.Mount, ...] = ((process.files.folder, SHOWN_AT),)
         if worker.framework in SHARED:
             read_only += (self._prepared,)
-        return sandbox.enclose(words, read_only=read_only, tmp_bytes=_TMP_BYTES, gpu=is_gpu, variables=_ALLOCATOR)
+        tmp_bytes = _TMP_BYTES.get(worker.framework, _SMALL_TMP_BYTES)
+        return sandbox.enclose(words, read_only=read_only, tmp_bytes=tmp_bytes, gpu=is_gpu, variables=_ALLOCATOR)
 
 
 class _Process:
@@ -186,6 +190,7 @@ class _Process:
         self._loads: WorkerLink | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._kill_reason = ""
+        self._said = b""
         self._ready = asyncio.Event()
 
     @property
@@ -207,6 +212,8 @@ class _Process:
     async def live(self, command: list[str], folder: Path) -> str:
         """How it ended. Raises OSError when it could not be started."""
         process = await self._spawn(command, folder)
+        assert process.stderr
+        reading = asyncio.get_running_loop().create_task(self._read_complaints(process.stderr))
         try:
             try:
                 # Not wait_for: before Python 3.12 it loses a cancellation that comes as the awaited thing ends.
@@ -220,9 +227,16 @@ class _Process:
                 sandbox.kill(process.pid)
                 await process.wait()
             self._close_links()
+            reading.cancel()
         reason = self._kill_reason or (f"signal {-code}" if code < 0 else f"exit code {code}")
-        log.warning("device worker ended", action="worker_lost", worker=str(self.id), pid=process.pid, reason=reason)
+        said = self._said.decode("utf-8", "replace").strip()
+        log.warning("device worker ended", action="worker_lost", worker=str(self.id), reason=reason, said=said)
         return reason
+
+    async def _read_complaints(self, stream: asyncio.StreamReader) -> None:
+        """Its last words are kept; the rest is read so that it does not wait for us, and dropped."""
+        while chunk := await stream.read(4096):
+            self._said = (self._said + chunk)[-_MAX_COMPLAINT:]
 
     def _close_links(self) -> None:
         for link in (self._loads, *self.lanes):
@@ -249,6 +263,8 @@ class _Process:
                 *(*command, *map(str, theirs)),
                 pass_fds=theirs,
                 stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
                 cwd=folder,
                 start_new_session=True,  # so that all of a box is one process group: see sandbox.kill
                 env={"ORT_DISABLE_TELEMETRY": "1", "LANG": "C.UTF-8", "HOME": str(folder)},

@@ -30,7 +30,7 @@ def objection(
         return Refused(end.code, end.message, end.retriable, verdict.until - now) if isinstance(end, Refused) else end
     if not is_usable and (end := no_device(model, devices, now)) is not None:  # (4)
         return end
-    if model.queue.is_full:  # (5)
+    if model.queue.is_full and model.queue.displaced_by(ticket.payer) is None:  # (5)
         return refusals.queue_full(model, sum(_wait(ticket, model, devices, calls, now)))
     if calls.queued_bytes + len(ticket.payload) > limits.max_queued_bytes:
         return refusals.input_full(calls.queued_bytes, limits.max_queued_bytes, calls.turns.total_backlog_s)
@@ -49,7 +49,7 @@ def no_device(model: Model, devices: Collection[Device], now: float) -> End | No
         return refusals.no_framework(model)
     if all(model.least_bytes > one.most_for(model) for one in able):
         return refusals.too_large(model, max(one.ledger.budget for one in able))
-    workers = [one.worker_for(model) for one in able]
+    workers = [one.staff.worker_for(model) for one in able]
     if all(worker.error and now < worker.retry_at for worker in workers):
         return refusals.no_worker(workers[0].error)
     return None

@@ -97,9 +97,9 @@ class Calls:
         self._models[ticket.model].stats.refused += 1
         self._effects.refuse(ticket, end)
 
-    def refuse_all(self, model: Model, end: End, owner: str | None = None) -> None:
-        """All that wait for a model, or for versions of one owner."""
-        tickets = model.queue.drain(owner)
+    def refuse_all(self, model: Model, end: End, owner: str | None = None, payer: str | None = None) -> None:
+        """All that wait for a model, or for versions of one owner, or those of one payer among them."""
+        tickets = model.queue.drain(owner, payer)
         self._left(model, tickets)
         for ticket in tickets:
             self.refuse(ticket, end)

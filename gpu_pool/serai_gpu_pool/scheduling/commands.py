@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from serai_gpu_pool.core import End, Refused
+from serai_gpu_pool.scheduling import admission
 from serai_gpu_pool.scheduling.copies import Place
 from serai_gpu_pool.scheduling.devices import Device, all_copies
 from serai_gpu_pool.scheduling.model import Model
@@ -34,7 +35,48 @@ _EXPIRED = Refused(
 )
 
 
-def begin(order: Order, model: Model, now: float) -> None:
+class Orders:
+    """Those that are not carried out yet."""
+
+    __slots__ = ("_devices", "_waiting")
+
+    def __init__(self, devices: dict[str, Device]) -> None:
+        self._devices = devices
+        self._waiting: list[Order] = []
+
+    def add(self, order: Order, model: Model, now: float) -> None:
+        _begin(order, model, now)
+        self._waiting.append(order)
+
+    def moments(self) -> list[float]:
+        return [order.deadline for order in self._waiting]
+
+    def settle(self, now: float) -> list[tuple[Order, End | None]]:
+        """Those that are carried out by now, or cannot be, with the reason."""
+        if not self._waiting:
+            return []
+        settled: list[tuple[Order, End | None]] = []
+        waiting: list[Order] = []
+        for order in self._waiting:
+            end = self._state_of(order, now)
+            if end is WAIT:
+                waiting.append(order)
+                continue
+            settled.append((order, end))
+            if end is not None:
+                _give_up(order)
+        self._waiting = waiting
+        return settled
+
+    def _state_of(self, order: Order, now: float) -> Verdict:
+        devices = list(self._devices.values())
+        end = _state_of(order, devices, now)
+        if end is WAIT and order.model is not None and order.verb in ("load", "pin"):
+            return admission.no_device(order.model, devices, now) or WAIT
+        return end
+
+
+def _begin(order: Order, model: Model, now: float) -> None:
     order.model = model
     if order.verb == "pin":
         model.pinned = True
@@ -48,7 +90,7 @@ def begin(order: Order, model: Model, now: float) -> None:
         model.wanted_until, model.pinned = 0.0, False
 
 
-def state_of(order: Order, devices: list[Device], now: float) -> Verdict:
+def _state_of(order: Order, devices: list[Device], now: float) -> Verdict:
     """How far a command has come, and what it does on the way."""
     model = order.model
     assert model is not None, "begun before"
@@ -71,8 +113,10 @@ def state_of(order: Order, devices: list[Device], now: float) -> Verdict:
     return _EXPIRED if now >= order.deadline else WAIT
 
 
-def give_up(order: Order, model: Model) -> None:
-    """It could not be carried out."""
+def _give_up(order: Order) -> None:
+    model = order.model
+    if model is None:
+        return
     if order.verb in ("load", "pin"):
         model.wanted_until = 0.0
     if order.verb == "pin":

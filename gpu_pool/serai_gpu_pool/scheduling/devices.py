@@ -4,21 +4,21 @@ wanted ── worker up, room ──▶ LOADING ──▶ RESIDENT ── condem
                 '── no room: others are condemned
 """
 
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-from serai.ipc.messages import ModelSpec
 from serai_gpu_pool.core import Batch, Counts
 from serai_gpu_pool.eviction import Candidate, Policy
 from serai_gpu_pool.scheduling import believable
-from serai_gpu_pool.scheduling.copies import Copy, Place, Residence, WorkerId
+from serai_gpu_pool.scheduling.copies import Copy, Place, Residence
 from serai_gpu_pool.scheduling.effects import Effects
 from serai_gpu_pool.scheduling.history import History
 from serai_gpu_pool.scheduling.host import HostTier
 from serai_gpu_pool.scheduling.ledger import Ledger
 from serai_gpu_pool.scheduling.model import Model
-from serai_gpu_pool.scheduling.workers import MIN_TURN_S, Worker, WorkerState
+from serai_gpu_pool.scheduling.staff import Staff
+from serai_gpu_pool.scheduling.workers import Worker, WorkerState
 from serai_gpu_pool.settings import Limits
 
 #: A worker may hold so much more than what is accounted for before it is replaced: allocators keep some.
@@ -51,7 +51,8 @@ class Device:
         self.ledger = Ledger(spec.budget_bytes)
         self.policy = policy
         self.copies: dict[str, Copy] = {}
-        self.workers: dict[WorkerId, Worker] = {}
+        self.staff = Staff(spec.id, self.ledger, effects)
+        self.workers = self.staff.workers
         self.running: dict[int, Batch] = {}  # in the order in which they were begun
         self.ready: dict[str, Copy] = {}  # copies that take batches and have tickets
         self.improvable: dict[str, Copy] = {}  # hot, and there is a faster form; the first to be so first
@@ -71,26 +72,13 @@ class Device:
     def copy_of(self, model: Model) -> Copy:
         copy = self.copies.get(model.key)
         if copy is None:
-            worker = self.worker_for(model)
+            worker = self.staff.worker_for(model)
             copy = self.copies[model.key] = worker.copies[model.key] = Copy(model, worker.id)
         return copy
 
-    def worker_for(self, model: Model) -> Worker:
-        return self.worker(WorkerId(self.id, model.framework, worker_owner(model.spec)))
-
-    def worker(self, id: WorkerId) -> Worker:
-        worker = self.workers.get(id)
-        if worker is None:
-            worker = self.workers[id] = Worker(id)
-        return worker
-
     def most_for(self, model: Model) -> int:
         """Bytes that this model can have when everybody else has gone: one that needs more can never be loaded."""
-        return self.ledger.budget - self._base_of(self.worker_for(model))
-
-    def _base_of(self, worker: Worker) -> int:
-        """What its runtime takes before anything is loaded. A guess is not enough to say that it never fits."""
-        return worker.base_bytes if worker.is_measured else min(worker.base_bytes, self.ledger.budget // 2)
+        return self.ledger.budget - self.staff.base_of(self.staff.worker_for(model))
 
     def forget(self, key: str) -> None:
         """A model that nobody uses, and that is on disk."""
@@ -240,14 +228,15 @@ class Device:
         victims = self.policy.victims(candidates, num_bytes, now)
         for key in victims or ():
             self.evict(self.copies[key], "room", now)
-        if victims is None and not self._end_other_worker(model, now, impatient and not times):
-            for at in times:
-                self._look_at(at)
+        if victims is None:
+            at = self.staff.end_another(model, now, impatient and not times)
+            for one in (at,) if at is not None else times:
+                self._look_at(one, now)
         return victims is not None
 
     def expects_room(self) -> bool:
         """Has somebody been told to go, or will it be possible to tell them?"""
-        return bool(self.leaving) or self.room_at is not None or self._expects_end()
+        return bool(self.leaving) or self.room_at is not None or self.staff.expects_end()
 
     def shrink(self, now: float) -> None:
         """Something turned out larger than it was thought to be: others go for it, or else it goes itself."""
@@ -274,9 +263,9 @@ class Device:
         held = self.ledger.resident[copy.key]
         return Candidate(copy.key, held, copy.last_used, self.return_s(copy))
 
-    def _look_at(self, at: float) -> None:
-        """There may be room then although nothing happens."""
-        if at < float("inf"):
+    def _look_at(self, at: float, now: float) -> None:
+        """There may be room then although nothing happens. Now: then something will happen."""
+        if now < at < float("inf"):
             self.room_at = at if self.room_at is None else min(at, self.room_at)
 
     def _leave(self, copy: Copy, now: float) -> None:
@@ -320,11 +309,10 @@ class Device:
         worker.process_bytes = process_bytes
         if not process_bytes or worker.batches or worker.loading or worker.improving:
             return
-        held = sum(self.ledger.resident.get(key, 0) for key in worker.copies)
-        kept = sum(
-            copy.kept_bytes for copy in worker.copies.values() if copy.place is Place.HOST and copy.target == "host"
-        )
-        if process_bytes > worker.base_bytes + held + kept + max(_LEAK_BYTES, self.ledger.budget // 8):
+        held = sum(num_bytes for key, num_bytes in self.ledger.resident.items() if key in worker.copies)
+        if process_bytes > worker.base_bytes + held + self._host.kept_by(worker.id) + max(
+            _LEAK_BYTES, self.ledger.budget // 8
+        ):
             worker.doomed = f"it holds {process_bytes} bytes where {worker.base_bytes + held} are accounted for"
             self._counts.leaks += 1
 
@@ -350,36 +338,19 @@ class Device:
     def _try_start(self, worker: Worker, model: Model, now: float) -> Start:
         if worker.state is not WorkerState.DOWN or now < worker.retry_at:
             if worker.state is WorkerState.DOWN:
-                self._look_at(worker.retry_at)
+                self._look_at(worker.retry_at, now)
             return Start.NO_WORKER
-        if worker.id.owner and self._num_owner_workers() >= self._limits.max_owner_workers:
+        if worker.id.owner and self.staff.num_of_owners >= self._limits.max_owner_workers:
             patient_until = model.waiting_since + model.patience_s(self._limits)
-            if not self._end_other_worker(model, now, now >= patient_until) and now < patient_until:
-                self._look_at(patient_until)
+            at = self.staff.end_another(model, now, now >= patient_until)
+            self._look_at(patient_until if at is None else at, now)
             return Start.NO_WORKER
-        if self._base_of(worker) > self.ledger.free:
-            self.make_room(self._base_of(worker) - self.ledger.free, model, now)
+        base_bytes = self.staff.base_of(worker)
+        if base_bytes > self.ledger.free:
+            self.make_room(base_bytes - self.ledger.free, model, now)
             return Start.NO_ROOM
-        self.start(worker)
+        self.staff.start(worker)
         return Start.NO_WORKER
-
-    def start(self, worker: Worker) -> None:
-        """There must be room for it."""
-        self.ledger.reserve(worker.name, self._base_of(worker))
-        worker.state = WorkerState.STARTING
-        self._effects.start_worker(worker.id)
-
-    def started(self, worker: Worker, base_bytes: int, process_bytes: int, now: float) -> None:
-        """`base_bytes` of the device are the runtime's own."""
-        base_bytes = believable.base(base_bytes, worker.most_base_bytes)
-        worker.started()
-        worker.base_bytes, worker.process_bytes, worker.is_measured = base_bytes, process_bytes, True
-        worker.idle_since = worker.up_since = now
-        self.ledger.commit(worker.name, base_bytes)
-
-    def start_failed(self, worker: Worker, reason: str, now: float) -> bool:
-        self.ledger.lost(worker.name)
-        return worker.start_failed(reason, now)
 
     def lost(self, worker: Worker) -> list[Batch]:
         """A worker's process has ended: all that was in it is on disk. The batches that it had."""
@@ -397,58 +368,12 @@ class Device:
             self.ledger.lost(batch_name(batch))
         return batches
 
-    def tidy_workers(self, wanted: Container[str]) -> None:
-        """End those that are to be replaced, and keep none free for a model that nobody wants any more."""
-        for worker in self.workers.values():
-            if worker.doomed and worker.is_up and worker.is_quiet:
-                self.end(worker, worker.doomed)
-            if worker.kept_for is not None and worker.kept_for.key not in wanted:
-                worker.kept_for = None
-
-    def end(self, worker: Worker, reason: str) -> None:
-        worker.state = WorkerState.ENDING
-        self._effects.kill_worker(worker.id, reason)
-
-    def _num_owner_workers(self) -> int:
-        return sum(bool(one.id.owner) and one.state is not WorkerState.DOWN for one in self.workers.values())
-
-    def _expects_end(self) -> bool:
-        return any(
-            bool(one.id.owner) and (one.state is WorkerState.ENDING or (one.is_up and bool(one.doomed)))
-            for one in self.workers.values()
-        )
-
-    def _end_other_worker(self, model: Model, now: float, even_busy: bool) -> bool:
-        """A worker of another owner ends for the sake of `model`: the one that has been idle for longest, or else the
-        one that has had its turn for longest. Whether one does; `room_at` may say when one will have had its turn."""
-        if self._expects_end():
-            return True  # wait for what that brings
-        others = [one for one in self.workers.values() if one.id.owner and one.is_up]
-        others = [one for one in others if one is not self.worker_for(model) and not one.is_pinned]
-        idle = [one for one in others if one.is_idle]
-        if idle:
-            self.end(min(idle, key=lambda one: one.idle_since), "idle, and its memory is wanted")
-            return True
-        longest = min(others, key=lambda one: one.up_since, default=None)
-        if longest is None or not even_busy:
-            return False
-        if now < longest.up_since + MIN_TURN_S:
-            self._look_at(longest.up_since + MIN_TURN_S)
-            return False
-        longest.doomed = "it had its turn, and others wait"
-        return True
-
     def check_integrity(self) -> None:
         self.ledger.check_integrity()
         for copy in self.copies.values():
             has = self.ledger.holds(copy.key)
             if has != (copy.place in (Place.LOADING, Place.RESIDENT)) and copy.place is not Place.LEAVING:
                 raise AssertionError(f"{copy.key} is {copy.place.value} and has memory: {has}")
-
-
-def worker_owner(model: ModelSpec) -> str:
-    """Whose worker runs it: a file that can run code never shares one with others. Empty: a shared one."""
-    return "" if model.format == "onnx" else model.owner
 
 
 def _beside(key: str) -> str:

@@ -26,6 +26,10 @@ class HostTier:
         if self._held.pop((copy.worker, copy.key), None) is not None:
             self.used -= copy.kept_bytes
 
+    def kept_by(self, worker: WorkerId) -> int:
+        """Bytes of models that were paged out in this worker."""
+        return sum(copy.kept_bytes for copy in self._held.values() if copy.worker == worker)
+
     def surplus(self, may_go: Callable[[Copy], bool]) -> list[Copy]:
         """Whom to close to be within the budget again."""
         if self.used <= self.budget:

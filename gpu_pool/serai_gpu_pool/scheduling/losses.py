@@ -23,6 +23,11 @@ class Findings:
     guilty: list[tuple[str, str]] = field(default_factory=list)  # model keys and owners that get a strike
     batches: list[Batch] = field(default_factory=list)  # of those models
 
+    def payers_of(self, key: str, owner: str) -> list[str]:
+        """Whose calls those were; nobody's, where it was a load."""
+        tickets = [ticket for batch in self.batches if batch.model == key for ticket in batch.tickets]
+        return sorted({ticket.payer for ticket in tickets if ticket.owner == owner}) or [owner]
+
     def wasted(self, now: float) -> list[tuple[str, float]]:
         """Payers, and the device seconds that came to nothing through what they called."""
         return [

@@ -84,7 +84,7 @@ class Model:
         self.load_tries = 0  # that ran out of memory, in a row
         self.suspect = False  # it may have ended its worker while it was loaded: next time with nothing beside it
         self.verdict: Verdict | None = None  # for everybody: its file cannot be loaded
-        self.verdicts: dict[str, Verdict] = {}  # by owner of a version: it ends its worker
+        self.verdicts: dict[tuple[str, str], Verdict] = {}  # by owner and payer ("": all): it ends its worker
         self.stats = Stats()
 
     def times_on(self, device: str) -> Times:
@@ -94,10 +94,20 @@ class Model:
         return times
 
     def held_against(self, ticket: Ticket, now: float) -> Verdict | None:
-        for verdict in (self.verdict, self.verdicts.get(ticket.owner)):
+        if self.verdict is None and not self.verdicts:
+            return None
+        owner = ticket.owner
+        for verdict in (self.verdict, self.verdicts.get((owner, "")), self.verdicts.get((owner, ticket.payer))):
             if verdict is not None and now < verdict.until:
                 return verdict
         return None
+
+    def is_locked_for_others(self, owner: str, payer: str, now: float) -> bool:
+        """Has another caller of this owner's versions been locked out?"""
+        return any(
+            one[0] == owner and one[1] not in ("", payer) and now < verdict.until
+            for one, verdict in self.verdicts.items()
+        )
 
     @property
     def is_asked_for(self) -> bool:

@@ -17,7 +17,7 @@ def choose(devices: Iterable[Device], model: Model, placement: str) -> Device | 
         one for one in devices if model.framework in one.spec.frameworks and model.least_bytes <= one.most_for(model)
     ]
     if len(able) > 1:
-        able = [one for one in able if not one.worker_for(model).error] or able
+        able = [one for one in able if not one.staff.worker_for(model).error] or able
     if len(able) <= 1:
         return able[0] if able else None
     for device in able:

@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from serai_gpu_pool.scheduling import placement, refusals
 from serai_gpu_pool.scheduling.calls import Calls
 from serai_gpu_pool.scheduling.copies import Place
-from serai_gpu_pool.scheduling.devices import Device, Start, all_copies, worker_owner
+from serai_gpu_pool.scheduling.devices import Device, Start, all_copies
 from serai_gpu_pool.scheduling.model import Model
+from serai_gpu_pool.scheduling.staff import worker_owner
 from serai_gpu_pool.scheduling.turns import Turns
 from serai_gpu_pool.scheduling.wanted import Wanted
 from serai_gpu_pool.scheduling.workers import Worker

@@ -98,15 +98,27 @@ class FairQueue:
             del self._payers[ticket.payer]
         self._count(ticket, -1)
 
-    def drain(self, owner: str | None = None) -> list[Ticket]:
-        """All tickets, or those for versions of one owner, in order of turns; they are not here any more."""
+    def displaced_by(self, payer: str) -> Ticket | None:
+        """Who has to go for a ticket of this payer when there is no place left: the newest of whoever has most.
+
+        None: that is this payer itself, or would be with one more; or so many were put back that one is not enough.
+        """
+        if self._length > self.max_tickets:
+            return None
+        most = max(self._payers.values(), key=len, default=())
+        return most[-1] if most and len(most) > len(self._payers.get(payer, ())) + 1 else None
+
+    def drain(self, owner: str | None = None, payer: str | None = None) -> list[Ticket]:
+        """All tickets, or those for versions of one owner (and of one payer), in order of turns; they are not here any
+        more."""
         all_of_them: list[Ticket] = []
         while self._length:
             all_of_them += self.take(self._length, 1 << 62)
         if owner is None:
             return all_of_them
-        self.push_back([ticket for ticket in all_of_them if ticket.owner != owner])
-        return [ticket for ticket in all_of_them if ticket.owner == owner]
+        meant = [one for one in all_of_them if one.owner == owner and payer in (None, one.payer)]
+        self.push_back([one for one in all_of_them if one not in meant])
+        return meant
 
     def _count(self, ticket: Ticket, step: int) -> None:
         ticket.queued = step > 0

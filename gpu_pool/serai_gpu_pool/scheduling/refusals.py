@@ -34,6 +34,12 @@ def no_framework(model: Model) -> Refused:
     )
 
 
+def displaced(model: Model) -> Refused:
+    return _busy(
+        f"{len(model.queue)} calls wait for this model, most of them yours: another caller needs the place", 1.0
+    )
+
+
 def queue_full(model: Model, wait_s: float) -> Refused:
     return _busy(f"{len(model.queue)} calls already wait for this model", wait_s)
 

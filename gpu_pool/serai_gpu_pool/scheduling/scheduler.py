@@ -8,13 +8,14 @@ from collections.abc import Callable
 from serai.ipc.messages import ModelFormat
 from serai_gpu_pool.core import Batch, Counts, End, LoadFailure, ModelSpec, Outcome, Ticket
 from serai_gpu_pool.eviction import DEFAULT_POLICY, POLICIES
-from serai_gpu_pool.prediction import Predictor
-from serai_gpu_pool.scheduling import admission, batches, believable, commands, losses, placement, refusals
+from serai_gpu_pool.scheduling import admission, batches, believable, losses, refusals
 from serai_gpu_pool.scheduling.calls import Calls
-from serai_gpu_pool.scheduling.commands import Order
+from serai_gpu_pool.scheduling.commands import Order, Orders
 from serai_gpu_pool.scheduling.copies import Copy, Place, Residence, WorkerId
-from serai_gpu_pool.scheduling.devices import Device, DeviceSpec, batch_name
+from serai_gpu_pool.scheduling.devices import Device, DeviceSpec
+from serai_gpu_pool.scheduling.dispatch import Dispatch
 from serai_gpu_pool.scheduling.effects import Effects, Result
+from serai_gpu_pool.scheduling.foresight import Foresight
 from serai_gpu_pool.scheduling.host import HostTier
 from serai_gpu_pool.scheduling.known import Known
 from serai_gpu_pool.scheduling.model import Model
@@ -54,12 +55,10 @@ class Scheduler:
         self._places = Places(self.devices, limits)
         self._calls = Calls(self._known.models, effects, self.counts, self._places.emptied)
         self._limits = limits
-        self._effects = effects
         self._strikes = Strikes()
-        self._orders: list[Order] = []
-        self._settled: list[tuple[Order, End | None]] = []
-        self._last_batch = 0
-        self._predictor = Predictor()  # of calls that come by the clock
+        self._orders = Orders(self.devices)
+        self._dispatch = Dispatch(self.devices, self._calls, self.counts, limits, effects)
+        self._foresight = Foresight()
 
     @property
     def models(self) -> dict[str, Model]:
@@ -84,7 +83,7 @@ class Scheduler:
         """Start the workers that everybody shares; those of single owners are started when they are needed."""
         for device in self.devices.values():
             if "onnx" in device.spec.frameworks:
-                device.start(device.worker(WorkerId(device.id, "onnx")))
+                device.staff.start(device.staff.worker(WorkerId(device.id, "onnx")))
 
     # ── calls ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -96,10 +95,14 @@ class Scheduler:
         if end is not None:
             self._calls.refuse(ticket, end)
             return
+        displaced = model.queue.displaced_by(ticket.payer) if model.queue.is_full else None
+        if displaced is not None:
+            self._calls.refuse(displaced, refusals.displaced(model))
         self._calls.arrived(ticket, now)
         self._calls.wait(model, ticket, self._cost_s(model))
         self._places.find(model, now)
-        self._foresee(model, now)
+        if self._limits.foresees:
+            self._foresight.called(model, now)
         if is_usable:
             self.counts.hits += 1
             model.stats.hits += 1
@@ -112,25 +115,16 @@ class Scheduler:
     def on_order(self, order: Order, spec: ModelSpec, now: float) -> None:
         """An operator wants something of a model."""
         model = self._known.get(spec, now)
-        commands.begin(order, model, now)
-        self._orders.append(order)
+        self._orders.add(order, model, now)
         self._places.find(model, now)
 
     def on_drain(self) -> None:
         self.draining = True
 
-    def _foresee(self, model: Model, now: float) -> None:
-        """When will it be called again? Only asked of models that have time to leave in between."""
-        lead_s = model.lead_s
-        if now - model.called_at > lead_s and self._limits.foresees:
-            self._predictor.used(model.key, lead_s, now)
-        model.called_at = now
-
     def _load_foreseen(self, now: float) -> None:
-        """Models that are about to be called, as far as the clock tells, are loaded where there is room for them."""
-        for key in self._predictor.due(now):
-            model = self.models.get(key)
-            if model is not None and not self._is_usable(model):
+        """Models that are about to be called are loaded where there is room for them."""
+        for model in self._foresight.due(self.models, now):
+            if not self._is_usable(model):
                 model.wanted_until = max(model.wanted_until, now + 2 * model.lead_s)
                 self.counts.foreseen += 1
                 self._places.find(model, now)
@@ -160,17 +154,17 @@ class Scheduler:
     def on_worker_ready(self, id: WorkerId, base_bytes: int, process_bytes: int, now: float) -> None:
         """base_bytes: what the runtime takes of the device; process_bytes: what its process has in RAM."""
         device = self.devices[id.device]
-        worker = device.worker(id)
+        worker = device.staff.worker(id)
         if worker.state is WorkerState.STARTING:
-            device.started(worker, base_bytes, process_bytes, now)
+            device.staff.started(worker, base_bytes, process_bytes, now)
             self.counts.worker_starts += 1
             self._places.look_again(worker, now)
 
     def on_start_failed(self, id: WorkerId, reason: str, now: float) -> None:
         """It could not be started. After several times whoever waits for it is told."""
         device = self.devices[id.device]
-        worker = device.worker(id)
-        if device.start_failed(worker, reason, now):
+        worker = device.staff.worker(id)
+        if device.staff.start_failed(worker, reason, now):
             for copy in worker.copies.values():
                 self._calls.refuse_all(copy.model, refusals.no_worker(reason))
         self._places.look_again(worker, now)
@@ -209,7 +203,7 @@ class Scheduler:
 
     def on_improved(self, id: WorkerId, key: str, residence: Residence | None, now: float) -> None:
         device = self.devices[id.device]
-        copy = device.worker(id).improving
+        copy = device.staff.worker(id).improving
         if copy is None or copy.key != key:
             self.counts.ignored_messages += 1
         else:
@@ -240,22 +234,22 @@ class Scheduler:
         unknown.
         """
         device = self.devices[id.device]
-        worker = device.worker(id)
+        worker = device.staff.worker(id)
         batch = worker.batches.get(batch_id)
         if batch is None or len(results) != len(batch.tickets):
             self.counts.ignored_messages += 1
             if batch is not None and worker.is_up:  # then nothing that it says can be trusted
-                device.end(worker, "the worker answered a batch with the wrong number of results")
+                device.staff.end(worker, "the worker answered a batch with the wrong number of results")
             return
         model = self.models[batch.model]
         duration_s = believable.seconds(duration_s, id, now - batch.started_at, self._limits.run_timeout_s)
-        self._take_back(device, worker, batch, now)
+        self._dispatch.take_back(device, worker, batch, now)
         batches.learn(model, device.id, batch, duration_s, peak_bytes)
         if batch.is_disowned:
             return
         share_s = duration_s / len(results)
         for ticket, (outcome, payload) in zip(batch.tickets, results, strict=True):
-            self._calls.turns.charge(ticket.payer, share_s)
+            self._calls.turns.correct(ticket.payer, share_s - batch.charged_s)
             self._calls.came_back(ticket)
             if ticket.done:
                 continue
@@ -263,17 +257,6 @@ class Scheduler:
                 self._again_with_more(ticket, model, batch, now)
             else:
                 self._calls.finish(ticket, outcome, payload, share_s, duration_s)
-
-    def _take_back(self, device: Device, worker: Worker, batch: Batch, now: float) -> None:
-        """The batch has ended: what it held is free, what waited behind it has begun."""
-        del worker.batches[batch.id], device.running[batch.id]
-        device.ledger.release(batch_name(batch))
-        worker.idle_since = now
-        for following in worker.batches.values():
-            if following.lane == batch.lane:
-                following.started_at = now
-                break
-        device.unlease(device.copies[batch.model], now)
 
     def _again_with_more(self, ticket: Ticket, model: Model, batch: Batch, now: float) -> None:
         """It ran out of memory: once more by itself, with more set aside for it; others go for that."""
@@ -288,29 +271,32 @@ class Scheduler:
     def on_worker_lost(self, id: WorkerId, reason: str, now: float) -> None:
         """The worker's process has ended, and with it everything that it held. See losses.py for whose fault it was."""
         device = self.devices[id.device]
-        worker = device.worker(id)
+        worker = device.staff.worker(id)
         was_asked = worker.state is WorkerState.ENDING and worker.hung is None
         findings = losses.investigate(worker, list(worker.batches.values()))
         end = refusals.hung(reason) if worker.hung is not None else refusals.crashed(reason)
         for batch in device.lost(worker):
-            for ticket in batch.tickets if not batch.is_disowned else ():
-                self._calls.came_back(ticket)
+            if not batch.is_disowned:
+                self._dispatch.uncharge(batch)
+                for ticket in batch.tickets:
+                    self._calls.came_back(ticket)
         worker.hung = None
         self.counts.worker_losses += 1
         for payer, seconds in findings.wasted(now):
-            self._calls.turns.charge(payer, seconds)
+            self._calls.turns.correct(payer, seconds)
         for ticket in findings.failed:
             self._calls.refuse(ticket, end)
         if not was_asked:
             for key, owner in findings.guilty:
-                self._strike(self.models[key], owner, reason, now)
+                for payer in findings.payers_of(key, owner):
+                    self._strike(self.models[key], owner, payer, reason, now)
         for ticket in reversed(findings.again):
             self._try_again(ticket, now)
         self._places.look_again(worker, now)
         for copy in worker.copies.values():
             self._places.find(copy.model, now)
         if not id.owner and not self.draining and worker.base_bytes <= device.ledger.free:
-            device.start(worker)
+            device.staff.start(worker)
 
     def _try_again(self, ticket: Ticket, now: float) -> None:
         self.counts.retried += 1
@@ -321,19 +307,24 @@ class Scheduler:
         else:
             self._run_again(model, [ticket], now)
 
-    def _strike(self, model: Model, owner: str, reason: str, now: float) -> None:
-        if not self._strikes.add((model.key, owner), now):
+    def _strike(self, model: Model, owner: str, payer: str, reason: str, now: float) -> None:
+        """What one caller sends locks out that caller; the author's own calls, or a second caller's, lock out all."""
+        if not self._strikes.add((model.key, owner, payer), now):
             return
         verdict = refusals.locked_out(reason, now)
-        if owner:
-            model.verdicts[owner] = verdict
-        else:
+        if not owner:
             model.verdict = verdict
+        elif payer == owner or model.is_locked_for_others(owner, payer, now):
+            model.verdicts[owner, ""] = verdict
+        else:
+            model.verdicts[owner, payer] = verdict
+            self._calls.refuse_all(model, verdict.end, owner, payer)
+            return
         self._calls.refuse_all(model, verdict.end, owner or None)
 
     def _loading(self, id: WorkerId, key: str) -> tuple[Device | None, Copy | None]:
         device = self.devices[id.device]
-        copy = device.worker(id).loading.get(key)
+        copy = device.staff.worker(id).loading.get(key)
         if copy is None or copy.place is not Place.LOADING:
             self.counts.ignored_messages += 1
             return None, None
@@ -343,8 +334,8 @@ class Scheduler:
 
     def next_wakeup(self, now: float) -> float | None:
         """When `on_time` and `advance` have to be called although nothing happened."""
-        times = [self._calls.deadlines.next(), *self._places.moments(), *(order.deadline for order in self._orders)]
-        times.append(self._predictor.next_due())
+        times = [self._calls.deadlines.next(), *self._places.moments(), *self._orders.moments()]
+        times.append(self._foresight.next_due())
         for device in self.devices.values():
             times += [device.room_at, *batches.moments(device, self._limits, now)]
         return min((time for time in times if time is not None and time < float("inf")), default=None)
@@ -367,9 +358,9 @@ class Scheduler:
         if stuck is not None:
             key, reason = stuck
             worker.hung = device.copies[key]
-            device.end(worker, reason)
+            device.staff.end(worker, reason)
         elif worker.id.owner and worker.is_idle and now >= worker.idle_since + self._limits.worker_idle_s:
-            device.end(worker, "idle")
+            device.staff.end(worker, "idle")
         else:
             for late in batches.mark_late(worker, self._limits, now):
                 self.counts.late_batches += 1
@@ -378,6 +369,7 @@ class Scheduler:
 
     def _run_elsewhere(self, batch: Batch, now: float) -> None:
         """It waits behind one that does not end: its tickets go back to the front of their queue."""
+        self._dispatch.uncharge(batch)
         tickets = [ticket for ticket in batch.tickets if not ticket.done]
         if tickets:
             self._run_again(self.models[batch.model], tickets, now)
@@ -389,103 +381,15 @@ class Scheduler:
 
         Returns orders that are settled, with why they could not be carried out, or None.
         """
-        if self._orders:
-            self._settle_orders(now)  # before what was unloaded is loaded again for those who wait
+        settled = self._orders.settle(now)  # before what was unloaded is loaded again for those who wait
         for device in self.devices.values():
             device.room_at = None
-            device.tidy_workers(self._places.wanted)
+            device.staff.tidy(self._places.wanted)
             if device.ledger.free < 0:
                 device.shrink(now)
         self._places.load_wanted(self._calls, now)
-        for device in self.devices.values():
-            while self._start_batch(device, now):
-                pass
-        settled, self._settled = self._settled, []
+        self._dispatch.start_batches(now)
         return settled
-
-    def _start_batch(self, device: Device, now: float) -> bool:
-        """Give the device the batch whose turn it is, if it can take one. Whether another try makes sense."""
-        opening = batches.opening(device, self._limits, now)
-        if opening is None:
-            return False
-        device.short_for = None
-        for copy in self._by_turn(device):
-            if not batches.may_run(copy, device, self._limits, now):
-                continue
-            if opening.behind is not None and opening.behind.worker != copy.worker:
-                return False  # it is next, but cannot wait inside of another worker
-            size, activation = batches.size(copy, device, self._limits)
-            if activation <= max(device.ledger.free, 0):
-                self._take_and_run(device, copy, size, opening, now)
-                return True
-            device.make_room(activation - device.ledger.free, copy.model, now)
-            device.short_for = device.short_for or copy
-            if opening.behind is not None:
-                return False  # what runs now has a part of the memory: nobody passes
-        return False
-
-    def _by_turn(self, device: Device) -> list[Copy]:
-        if len(device.ready) == 1:
-            return list(device.ready.values())
-        return sorted(device.ready.values(), key=lambda one: one.model.queue.rank(self._calls.turns))
-
-    def _take_and_run(self, device: Device, copy: Copy, size: int, opening: batches.Opening, now: float) -> None:
-        model = copy.model
-        tickets = self._calls.take(model, size, self._limits.batch.max_bytes)
-        tickets = self._in_time(tickets, model, device, now)
-        if tickets:
-            self._run(device, copy, tickets, opening, now)
-
-    def _run(self, device: Device, copy: Copy, tickets: list[Ticket], opening: batches.Opening, now: float) -> None:
-        model = copy.model
-        self._last_batch += 1
-        batch = batches.make(self._last_batch, device, copy, tickets, opening, now)
-        device.ledger.reserve(batch_name(batch), batch.activation_bytes)
-        for ticket in tickets:
-            ticket.running = True
-            model.stats.queue_s += now - ticket.enqueued_at
-        device.workers[copy.worker].batches[batch.id] = device.running[batch.id] = batch
-        device.lease(copy, now)
-        model.last_used = now
-        self.counts.batches += 1
-        self.counts.items += len(tickets)
-        self._effects.run(batch)
-        elsewhere = len(self.devices) > 1 and self._backlog_s(model, device) > self._limits.replicate_s
-        if elsewhere and (other := placement.second_home(self.devices.values(), model)) is not None:
-            other.try_load(other.copy_of(model), now)
-
-    def _backlog_s(self, model: Model, device: Device) -> float:
-        waiting = len(model.queue)
-        return (
-            waiting * model.times_on(device.id).per_item(min(waiting, self._limits.batch.max_items)) if waiting else 0.0
-        )
-
-    def _in_time(self, tickets: list[Ticket], model: Model, device: Device, now: float) -> list[Ticket]:
-        """Without those that would miss their deadline even now. When nobody is left, the one with the most time runs
-        all the same: an estimate that is wrong is only put right by trying."""
-        soonest = now + model.times_on(device.id).predict(len(tickets))
-        kept = [ticket for ticket in tickets if ticket.deadline >= soonest]
-        if not kept and not len(model.queue):
-            kept = [max(tickets, key=lambda one: one.deadline)]
-        for ticket in tickets:
-            if ticket not in kept:
-                self._calls.refuse(ticket, refusals.HOPELESS)
-        return kept
-
-    def _settle_orders(self, now: float) -> None:
-        waiting = []
-        for order in self._orders:
-            model = order.model
-            end = commands.state_of(order, list(self.devices.values()), now)
-            if end is commands.WAIT and model is not None and order.verb in ("load", "pin"):
-                end = admission.no_device(model, self.devices.values(), now) or commands.WAIT
-            if end is commands.WAIT:
-                waiting.append(order)
-            else:
-                self._settled.append((order, end))
-                if end is not None and model is not None:
-                    commands.give_up(order, model)
-        self._orders = waiting
 
     def check_integrity(self) -> None:
         """Recount everything; for idle moments and tests."""

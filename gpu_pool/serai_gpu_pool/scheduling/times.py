@@ -102,7 +102,7 @@ class Times:
             if size == most:
                 break
             size *= 2
-        if self._batches % _TRY_EVERY == 0 and 2 * best <= most:
+        if self._batches % _TRY_EVERY == 0 and 2 * best <= most and self.predict(2 * best) <= max_seconds:
             return 2 * best
         return best
 

@@ -9,6 +9,11 @@ not.
 _MAX_IDLE = 1024
 
 
+#: Who was away starts so much behind the others: a few small calls at once are not torn apart by somebody's large
+#: batches. As long as one batch may be. It is had once: after that a payer's own clock goes on.
+_CREDIT_S = 0.025
+
+
 class Turns:
     __slots__ = ("_backlog", "_clock", "_now", "_waiting", "total_backlog_s")
 
@@ -23,8 +28,8 @@ class Turns:
         """A ticket was queued that is thought to take so long."""
         waiting = self._waiting.get(payer, 0)
         if not waiting:
-            if self._clock.get(payer, 0.0) < self._now:
-                self._clock[payer] = self._now
+            if self._clock.get(payer, 0.0) < self._now - _CREDIT_S:
+                self._clock[payer] = self._now - _CREDIT_S
             self._backlog[payer] = 0.0
         self._waiting[payer] = waiting + 1
         self._backlog[payer] += cost_s
@@ -48,10 +53,17 @@ class Turns:
                 del self._clock[name]
 
     def charge(self, payer: str, seconds: float) -> None:
-        """The payer's items took so much of a device's time."""
-        at = max(self._clock.get(payer, 0.0), self._now)
-        self._now = at
+        """One of the payer's items is given to a device, for so much of its time. Not only when it is done: whoever has
+        one under way would be taken for one that has had nothing."""
+        at = max(self._clock.get(payer, self._now), self._now - _CREDIT_S)
+        self._now = max(at, self._now)
         self._clock[payer] = at + seconds
+
+    def correct(self, payer: str, seconds: float) -> None:
+        """It took so much more than was charged, or less."""
+        at = self._clock.get(payer)
+        if at is not None:
+            self._clock[payer] = at + seconds
 
     def clock(self, payer: str) -> float:
         return self._clock.get(payer, self._now)
