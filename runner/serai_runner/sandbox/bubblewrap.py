@@ -90,10 +90,7 @@ class Bubblewrap:
     def _base_arguments(self, forbids_user_namespaces: bool) -> list[str]:
         words = [self._bwrap, "--unshare-user", "--uid", _NOBODY, "--gid", _NOBODY]
         words += ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--hostname", "serai"]
-        # No --new-session: it would take what is inside out of the process group that is killed, and until the box
-        # stands its first process does not yet die with its parent. Replicas are started in a session of their own
-        # anyway.
-        words += ["--die-with-parent", "--cap-drop", "ALL"]
+        words += ["--die-with-parent", "--new-session", "--cap-drop", "ALL"]
         for path in _SYSTEM:
             words += ["--ro-bind-try", path, path]
         if not PYTHON_PREFIX.startswith("/usr/") and PYTHON_PREFIX != "/usr":
