@@ -41,6 +41,10 @@ class Cgroup:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(int(pid), signal.SIGKILL)
 
+    @property
+    def is_gone(self) -> bool:
+        return not self._folders
+
     def remove(self) -> bool:
         """Whether it is gone. A group can be removed only when its last member has been."""
         for folder in list(self._folders):
@@ -60,6 +64,12 @@ class Cgroups:
     def __init__(self, parents: dict[str, Path], is_v2: bool) -> None:
         self._parents = parents
         self._is_v2 = is_v2
+        self._made: list[Cgroup] = []  # that may still be there
+
+    def remove_rest(self) -> bool:
+        """Remove what has no members any more; whether that was everything."""
+        self._made = [group for group in self._made if not group.remove()]
+        return not self._made
 
     @property
     def limits_memory(self) -> bool:
@@ -102,6 +112,8 @@ class Cgroups:
         except OSError:
             group.remove()
             raise
+        self._made = [one for one in self._made if not one.is_gone]
+        self._made.append(group)
         return group
 
     def _limit_memory(self, folder: Path, memory_bytes: int) -> None:

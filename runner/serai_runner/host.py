@@ -31,6 +31,9 @@ POOL_WAIT_S = 10.0
 _LAST_GRACE_S = 2.0
 _MAX_OPEN_FILES = 1024
 
+#: Between two looks at whether the processes of ended replicas have gone for good.
+_GROUP_RETRY_S = 0.005
+
 
 class Host:
     """`await serve()` runs it until it is drained."""
@@ -251,6 +254,9 @@ class Host:
         await self._wait_until(lambda: self._scheduler.num_open == 0, until)
         self._scheduler.on_drained(monotonic())
         await self._wait_until(lambda: not self._scheduler.replicas, self._loop.time() + _LAST_GRACE_S)
+        until = self._loop.time() + _LAST_GRACE_S
+        while not self._cgroups.remove_rest() and self._loop.time() < until:  # noqa: ASYNC110
+            await asyncio.sleep(_GROUP_RETRY_S)  # nothing tells when a group is empty, so we look
         self.log.info("stopped", action="stopped")
 
     async def _wait_until(self, is_true: Callable[[], bool], until: float) -> None:
