@@ -267,7 +267,7 @@ class _Process:
                 stderr=asyncio.subprocess.PIPE,
                 cwd=folder,
                 start_new_session=True,  # so that all of a box is one process group: see sandbox.kill
-                env={"ORT_DISABLE_TELEMETRY": "1", "LANG": "C.UTF-8", "HOME": str(folder)},
+                env={"ORT_DISABLE_TELEMETRY": "1", "LANG": "C.UTF-8", "HOME": str(folder)} | _ALLOCATOR,
             )
             links = [await self._link(ours) for ours, _ in pairs]
         except BaseException:

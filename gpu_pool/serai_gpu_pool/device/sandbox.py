@@ -121,8 +121,8 @@ def _enclose(
     words += ["--die-with-parent", "--cap-drop", "ALL"]  # no --new-session: see `kill`
     if forbids_user_namespaces:
         words += ["--disable-userns"]
+    words += ["--size", str(tmp_bytes), "--tmpfs", "/tmp"]  # noqa: S108  # first: our own code may lie below it
     words += _system() + _proc(gpu) + _devices(gpu)
-    words += ["--size", str(tmp_bytes), "--tmpfs", "/tmp"]  # noqa: S108
     for option, mounts in (("--ro-bind", read_only), ("--bind", writable)):
         for mount in mounts:
             source, inside = mount if isinstance(mount, tuple) else (mount, str(mount))
