@@ -17,6 +17,7 @@ import numpy as np
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 _MADV_DONTNEED = 4
+_MADV_HUGEPAGE = 14
 _MADV_POPULATE_READ = 22
 #: Entries of pagemap read at once: 8 MiB of them describe 4 GiB of memory.
 _CHUNK_ENTRIES = 1 << 20
@@ -82,6 +83,8 @@ class FilePages:
         spans = _without(spans_of(file), taken)
         self._mapped = _merged([(start, end) for start, end, _ in spans])
         self._wanted = self._mapped if wanted is None else _merged(_addresses(spans, wanted))
+        for start, end in self._mapped:  # what comes from disk comes as huge pages: paging then costs next to nothing
+            _advise(start, end, _MADV_HUGEPAGE)
 
     @property
     def mapped_bytes(self) -> int:

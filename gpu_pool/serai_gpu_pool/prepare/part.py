@@ -11,6 +11,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from serai_gpu_pool.prepare.page_cache import settle
+
 _PREFIX = ".part-"
 
 
@@ -47,6 +49,7 @@ def complete(part: Path, place: Path) -> bool:
     for path in part.iterdir():
         path.chmod(0o444)
         _sync(path)
+        settle(path)
     _sync(part)
     try:
         part.rename(place)
