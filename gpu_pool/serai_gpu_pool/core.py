@@ -1,7 +1,6 @@
 """The nouns of the pool: a ticket waits in a queue, tickets leave together as a batch, each gets one outcome."""
 
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any, Literal
 
 import msgspec
@@ -117,13 +116,6 @@ class Broken:
 End = Refused | Broken
 
 
-class State(Enum):
-    COLD = "cold"
-    LOADING = "loading"
-    RESIDENT = "resident"
-    DROPPING = "dropping"  # told to go; its bytes count until the device says they are free
-
-
 @dataclass(slots=True)
 class Batch:
     """Tickets that run together. In each lane of a worker one batch runs, the next one waits inside."""
@@ -204,7 +196,6 @@ __all__ = [
     "OutcomeKind",
     "Payload",
     "Refused",
-    "State",
     "Ticket",
     "Verdict",
 ]

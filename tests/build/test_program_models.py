@@ -1,9 +1,5 @@
 """Models of the formats that are programs, through whole builds: opened once in a box before anybody can call them."""
 
-import importlib
-import importlib.util
-import os
-
 import numpy as np
 import pytest
 
@@ -12,38 +8,22 @@ from serai_gateway.build import InvalidModel, Publish, build, to_spec
 from serai_gateway.build.testing import write_tree
 from serai_gpu_pool.profile import read
 from serai_gpu_pool.testing import nets
+from serai_gpu_pool.testing.formats import maker
 
 pytestmark = pytest.mark.needs_bubblewrap
 
 HEAD = '[algorithm]\nowner = "alice"\nname = "net"\n[models.m]\n'
-DECLARED = """
-[[models.m.inputs]]
-name = "input"
-dtype = "float32"
-shape = [-1, 1, 8, 8]
-[[models.m.outputs]]
-name = "output"
-dtype = "float32"
-shape = [-1, 10]
-"""
-
-
-def module(package, name):
-    if importlib.util.find_spec(package) is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"{package} is not installed")
-        pytest.skip(f"{package} is not installed")
-    return importlib.import_module(name)
+DECLARED = nets.declared("m")
 
 
 @pytest.fixture
 def torch_made():
-    return module("torch", "serai_gpu_pool.testing.torch_models")
+    return maker("torchscript")
 
 
 @pytest.fixture
 def tf_made():
-    return module("tensorflow", "serai_gpu_pool.testing.tf_models")
+    return maker("saved_model")
 
 
 @pytest.fixture

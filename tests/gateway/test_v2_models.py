@@ -1,48 +1,16 @@
 """What a gateway tells of its models and of the pool, and who may steer them."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
-import pytest
 
 from serai.ipc.messages import Command, Infer
 from serai_gateway.api.v2.testing.fake_pool import FakePool
-from serai_gateway.api.v2.testing.gateway import Gateway, running_example
+from serai_gateway.api.v2.testing.gateway import Gateway, error_of, request
 from serai_gateway.api.v2.testing.views import model_view, snapshot
-from serai_gateway.server.testing import Answer, wait_until
+from serai_gateway.server.testing import wait_until
 from serai_gpu_pool.snapshot import Snapshot
-
-
-@pytest.fixture(scope="module")
-def example(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    with running_example(tmp_path_factory.mktemp("v2")) as gateway:
-        yield gateway
-
-
-@pytest.fixture
-def pool(example: Gateway) -> FakePool:
-    """As it is from the start: it gives back what it gets."""
-    example.pool.reply = None
-    example.pool.snapshot = snapshot()
-    return example.pool
-
-
-@pytest.fixture
-def gateway(example: Gateway, pool: FakePool) -> Gateway:
-    return example
-
-
-def request(*data: float, **more: Any) -> bytes:
-    tensor = {"name": "x", "shape": [1, len(data)], "datatype": "FP32", "data": data}
-    return json.dumps({"inputs": [tensor], **more}).encode()
-
-
-def error_of(answer: Answer) -> str:
-    told = json.loads(answer.body)
-    assert list(told) == ["error"], told
-    return told["error"]
 
 
 def test_the_server_says_what_it_is_to_anybody(gateway: Gateway) -> None:

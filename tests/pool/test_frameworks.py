@@ -4,7 +4,6 @@ import functools
 import gc
 import hashlib
 import io
-import os
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from serai_gpu_pool.formats import pack_saved_model
 from serai_gpu_pool.frameworks import registry
 from serai_gpu_pool.frameworks.base import Framework, LoadError, OpenModel, Source
 from serai_gpu_pool.testing import models, nets
+from serai_gpu_pool.testing.formats import needs
 
 FORMATS = ("onnx", "torchscript", "torch_export", "saved_model")
 X, Y = TensorSpec("x", "float32", (-1, 4)), TensorSpec("y", "float32", (-1, 4))
@@ -119,13 +119,6 @@ _MAKERS: dict[str, Callable[..., bytes]] = {
     "torch_export": _torch_export,
     "saved_model": _saved_model,
 }
-
-
-def needs(format: str) -> None:
-    if reason := registry.missing(format):
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
 
 
 @pytest.fixture(scope="module")

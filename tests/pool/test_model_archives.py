@@ -1,6 +1,5 @@
 """Files of the formats that are programs: what is taken, what is refused, and what the refusal says."""
 
-import importlib.util
 import io
 import json
 import os
@@ -19,24 +18,17 @@ from serai_gpu_pool.formats.saved_model import allowed_operations, read_saved_mo
 from serai_gpu_pool.formats.torch_export import read_export
 from serai_gpu_pool.formats.torchscript import read_torchscript
 from serai_gpu_pool.formats.zip_file import ZipFile
-
-
-def module(package: str, name: str):
-    if importlib.util.find_spec(package) is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"{package} is not installed")
-        pytest.skip(f"{package} is not installed")
-    return importlib.import_module(name)
+from serai_gpu_pool.testing.formats import maker
 
 
 @pytest.fixture(scope="module")
 def made():
-    return module("torch", "serai_gpu_pool.testing.torch_models")
+    return maker("torchscript")
 
 
 @pytest.fixture(scope="module")
 def tf_made():
-    return module("tensorflow", "serai_gpu_pool.testing.tf_models")
+    return maker("saved_model")
 
 
 @pytest.fixture(scope="module")

@@ -941,7 +941,7 @@ def test_a_worker_of_an_owner_that_lies_about_memory_drives_nobody_out(claims):
     bench.scheduler.on_worker_ready(worker, claims, claims, bench.now)
     bench.advance()
     assert 0 <= device.ledger.free <= 3000 * MIB
-    bench.scheduler.on_loaded(worker, "evil/m", Residence(claims, claims, True, True, claims), 0.1, bench.now)
+    bench.scheduler.on_loaded(worker, "evil/m", Residence(claims, claims, True, True), 0.1, bench.now)
     bench.advance()
     bench.advance(5.0)
     assert 0 <= device.ledger.free <= 3000 * MIB and bench.scheduler.host.used >= 0

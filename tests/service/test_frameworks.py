@@ -1,9 +1,6 @@
 """One net published in every format to a real service: callers cannot tell which framework answers."""
 
-import importlib
-import importlib.util
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,37 +10,17 @@ import pytest
 from serai_gateway.build.testing import write_tree
 from serai_gateway.testing import Service
 from serai_gpu_pool.testing import nets
+from serai_gpu_pool.testing.formats import maker
 
 pytestmark = pytest.mark.needs_bubblewrap
 
 FORMATS = ("onnx", "torchscript", "torch_export", "saved_model")
-DECLARED = """
-[[models.net.inputs]]
-name = "input"
-dtype = "float32"
-shape = [-1, 1, 8, 8]
-[[models.net.outputs]]
-name = "output"
-dtype = "float32"
-shape = [-1, 10]
-"""
-_PACKAGES = {"onnx": "onnxruntime", "torchscript": "torch", "torch_export": "torch", "saved_model": "tensorflow"}
-
-
-def made(format: str):
-    """What writes files of a format. Skips where its framework is missing; in CI it may not be."""
-    if importlib.util.find_spec(_PACKAGES[format]) is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"{_PACKAGES[format]} is not installed")
-        pytest.skip(f"{_PACKAGES[format]} is not installed")
-    if format == "onnx":
-        return nets
-    return importlib.import_module(f"serai_gpu_pool.testing.{'tf' if format == 'saved_model' else 'torch'}_models")
+DECLARED = nets.declared("net")
 
 
 def files_of(format: str, folder: Path) -> tuple[dict[str, bytes], str]:
     """The model's files, and what the manifest says of it."""
-    module = made(format)
+    module = maker(format)
     if format == "onnx":
         return {"net.onnx": module.onnx_net()}, 'file = "net.onnx"'
     if format == "torchscript":

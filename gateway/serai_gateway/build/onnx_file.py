@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from serai_gateway.build.errors import InvalidModel
 from serai_gateway.catalogue import TensorInfo
-from serai_gpu_pool.formats.protobuf import VARINT, NotProtobuf, Value, Walk, signed
+from serai_gpu_pool.formats.protobuf import VARINT, NotProtobuf, Walk, message, signed, string
 
 #: A protobuf message cannot be larger, and an ONNX file is one message.
 MAX_MODEL_BYTES = 2 * 1024**3
@@ -84,16 +84,16 @@ class _Reader:
             if number == 1 and isinstance(value, int):
                 ir_version = value
             elif number == 7:
-                graphs.append(_message(value))
+                graphs.append(message(value))
             elif number == 8:
-                domain, version = self._opset(_message(value))
+                domain, version = self._opset(message(value))
                 opsets[domain] = version
             elif number == 14:
-                self._metadata(_message(value))
+                self._metadata(message(value))
             elif number == 20:
                 raise InvalidModel("it carries a graph for training; export it for inference")
             elif number == 25:
-                self._functions[self._function_name(_message(value))] = _message(value)
+                self._functions[self._function_name(message(value))] = message(value)
         if not ir_version or len(graphs) != 1 or not opsets:
             raise InvalidModel("not an ONNX file, or a damaged one: no version, graph or operator set")
         _check_versions(ir_version, opsets)
@@ -109,15 +109,15 @@ class _Reader:
         domain, version = "", 0
         for number, _, value in self._fields(data):
             if number == 1:
-                domain = _string(value)
+                domain = string(value)
             elif number == 2 and isinstance(value, int):
                 version = signed(value)
         return domain, version
 
     def _metadata(self, data: memoryview) -> None:
         for number, _, value in self._fields(data):
-            if number == 1 and _string(value) in REFUSED_METADATA:
-                raise InvalidModel(f'its metadata "{_string(value)}" would configure the runtime; remove it')
+            if number == 1 and string(value) in REFUSED_METADATA:
+                raise InvalidModel(f'its metadata "{string(value)}" would configure the runtime; remove it')
 
     def _expand(self, called: Counter[_Operator]) -> None:
         """Functions are macros that the runtime expands: each must be here, none may contain itself, and together
@@ -149,9 +149,9 @@ class _Reader:
         self._num_nodes, self._calls = 0, Counter()
         for number, _, value in self._fields(data):
             if number == 7:
-                self._node(_message(value), 0)
+                self._node(message(value), 0)
             elif number == 11:
-                self._attribute(_message(value), 0)
+                self._attribute(message(value), 0)
         inside = self._num_nodes, self._calls
         self._num_nodes, self._calls = outside
         return inside
@@ -160,9 +160,9 @@ class _Reader:
         name = domain = ""
         for number, _, value in self._fields(data):
             if number == 1:
-                name = _string(value)
+                name = string(value)
             elif number == 10:
-                domain = _string(value)
+                domain = string(value)
         return _operator(domain, name)
 
     def _graph(self, data: memoryview, depth: int) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
@@ -173,15 +173,15 @@ class _Reader:
         constants: set[str] = set()
         for number, _, value in self._fields(data):
             if number == 1:
-                self._node(_message(value), depth)
+                self._node(message(value), depth)
             elif number == 5:
-                constants.add(self._tensor(_message(value)))
+                constants.add(self._tensor(message(value)))
             elif number == 11 and depth == 0:
-                inputs.append(self._value_info(_message(value)))
+                inputs.append(self._value_info(message(value)))
             elif number == 12 and depth == 0:
-                outputs.append(self._value_info(_message(value)))
+                outputs.append(self._value_info(message(value)))
             elif number == 15:
-                self._sparse_tensor(_message(value))
+                self._sparse_tensor(message(value))
         # Old files list every constant among the inputs.
         return tuple(item for item in inputs if item.name not in constants), tuple(outputs)
 
@@ -190,11 +190,11 @@ class _Reader:
         name = domain = ""
         for number, _, value in self._fields(data):
             if number == 4:
-                name = _string(value)
+                name = string(value)
             elif number == 7:
-                domain = _string(value)
+                domain = string(value)
             elif number == 5:
-                self._attribute(_message(value), depth)
+                self._attribute(message(value), depth)
         operator = _operator(domain, name)
         if operator in REFUSED_OPERATORS:
             raise InvalidModel(f"operator {domain}.{name} is not allowed: it carries native code")
@@ -204,23 +204,23 @@ class _Reader:
     def _attribute(self, data: memoryview, depth: int) -> None:
         for number, _, value in self._fields(data):
             if number in (5, 10):
-                self._tensor(_message(value))
+                self._tensor(message(value))
             elif number in (6, 11):
-                self._graph(_message(value), depth + 1)
+                self._graph(message(value), depth + 1)
             elif number in (22, 23):
-                self._sparse_tensor(_message(value))
+                self._sparse_tensor(message(value))
 
     def _sparse_tensor(self, data: memoryview) -> None:
         for number, _, value in self._fields(data):
             if number in (1, 2):
-                self._tensor(_message(value))
+                self._tensor(message(value))
 
     def _tensor(self, data: memoryview) -> str:
         """The tensor's name. What it holds is not looked at."""
         name = ""
         for number, _, value in self._fields(data):
             if number == 8:
-                name = _string(value)
+                name = string(value)
             elif number == 13 or (number == 14 and value):
                 raise InvalidModel("its weights are in other files; save it as one file (onnx.save_model does)")
         return name
@@ -229,9 +229,9 @@ class _Reader:
         name, dtype, shape = "", "", None
         for number, _, value in self._fields(data):
             if number == 1:
-                name = _string(value)
+                name = string(value)
             elif number == 2:
-                dtype, shape = self._type(_message(value))
+                dtype, shape = self._type(message(value))
         if not dtype:
             raise InvalidModel(f"input or output {_shown(name)} is not a tensor; only tensors go in and out")
         return TensorInfo(name, dtype, shape)
@@ -241,15 +241,15 @@ class _Reader:
         for number, _, value in self._fields(data):
             if number != 1:  # sequences, maps and optionals have other numbers
                 continue
-            for inner, _, part in self._fields(_message(value)):
+            for inner, _, part in self._fields(message(value)):
                 if inner == 1 and isinstance(part, int):
                     dtype = DTYPES.get(part, "")
                 elif inner == 2:
-                    shape = self._shape(_message(part))
+                    shape = self._shape(message(part))
         return dtype, shape
 
     def _shape(self, data: memoryview) -> tuple[int | str, ...]:
-        return tuple(self._dimension(_message(value)) for number, _, value in self._fields(data) if number == 1)
+        return tuple(self._dimension(message(value)) for number, _, value in self._fields(data) if number == 1)
 
     def _dimension(self, data: memoryview) -> int | str:
         size: int | str = ""
@@ -258,21 +258,8 @@ class _Reader:
                 # Negative sizes are how some exporters write "any".
                 size = signed(value) if signed(value) >= 0 else ""
             elif number == 2:
-                size = _string(value)
+                size = string(value)
         return size
-
-
-def _message(value: Value) -> memoryview:
-    if isinstance(value, int):
-        raise NotProtobuf("a number where a message belongs")
-    return value
-
-
-def _string(value: Value) -> str:
-    try:
-        return bytes(_message(value)).decode()
-    except UnicodeDecodeError:
-        raise NotProtobuf("a name that is not UTF-8") from None
 
 
 def _operator(domain: str, name: str) -> _Operator:

@@ -54,7 +54,7 @@ class Held:
         model = self.model
         can_improve = model.form == "mapped"
         kept = self.kept_bytes()
-        return Loaded(self.spec.key, self._num_bytes, kept, model.can_page, can_improve, 0, load_s, process_bytes)
+        return Loaded(self.spec.key, self._num_bytes, kept, model.can_page, can_improve, load_s, process_bytes)
 
     def kept_bytes(self) -> int:
         """Of host memory, while it is paged out."""

@@ -37,7 +37,6 @@ class Loaded(msgspec.Struct, frozen=True, array_like=True, tag=3):
     kept_bytes: int  # of host memory, once it is paged out
     can_page: bool
     can_improve: bool
-    peak_bytes: int
     load_s: float
     process_bytes: int
 

@@ -38,7 +38,7 @@ def report(events: WorkerEvents, id: WorkerId, answer: Answer, payload: bytes) -
     if isinstance(answer, Done):
         events.on_batch_done(id, answer.batch, _results(answer, payload), answer.duration_s, answer.peak_bytes)
     elif isinstance(answer, Loaded):
-        bytes_of = (answer.num_bytes, answer.kept_bytes, answer.can_page, answer.can_improve, answer.peak_bytes)
+        bytes_of = (answer.num_bytes, answer.kept_bytes, answer.can_page, answer.can_improve)
         events.on_loaded(id, answer.model, Residence(*bytes_of), answer.load_s)
     elif isinstance(answer, LoadFailed):
         events.on_load_failed(id, answer.model, LoadFailure(answer.kind, answer.message))

@@ -70,3 +70,18 @@ def read_varint(message: memoryview, at: int) -> tuple[int, int]:
 def signed(value: int) -> int:
     """An int64 field's value."""
     return value - (1 << 64) if value >= 1 << 63 else value
+
+
+def message(value: Value) -> memoryview:
+    """The value of a field that has a length. Raises NotProtobuf."""
+    if isinstance(value, int):
+        raise NotProtobuf("a number where a message belongs")
+    return value
+
+
+def string(value: Value) -> str:
+    """Raises NotProtobuf."""
+    try:
+        return bytes(message(value)).decode()
+    except UnicodeDecodeError:
+        raise NotProtobuf("a name that is not UTF-8") from None

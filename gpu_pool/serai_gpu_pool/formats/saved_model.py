@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from serai.ipc.messages import TensorSpec
 from serai_gpu_pool.formats.base import MAX_TENSORS, ModelFile, ModelFileError, shown
-from serai_gpu_pool.formats.protobuf import NotProtobuf, Value, Walk, signed
+from serai_gpu_pool.formats.protobuf import NotProtobuf, Walk, message, signed, string
 from serai_gpu_pool.formats.zip_file import MAX_MEMBERS, ZipFile
 
 GRAPH = "saved_model.pb"
@@ -136,17 +136,17 @@ class _Reader:
         self._named: set[str] = set()  # functions that attributes of other functions' nodes name
 
     def model(self, data: memoryview) -> ModelFile:
-        graphs = [_message(value) for number, _, value in self._fields(data) if number == 2]
+        graphs = [message(value) for number, _, value in self._fields(data) if number == 2]
         if len(graphs) != 1:
             raise ModelFileError(f"{len(graphs)} graphs; a model for serving has one (tag serve)")
         signatures: dict[str, memoryview] = {}
         for number, _, value in self._fields(graphs[0]):
             if number == 2:
-                self._graph(_message(value))
+                self._graph(message(value))
             elif number == 5:
-                signatures.update([self._entry(_message(value))])
+                signatures.update([self._entry(message(value))])
             elif number == 6:
-                self._asset(_message(value))
+                self._asset(message(value))
         for name in sorted(self._called - self._functions):
             raise ModelFileError(
                 f"operation {shown(name)} is not allowed: only computation, no files, no Python, no custom operations"
@@ -166,7 +166,7 @@ class _Reader:
         tensors: dict[int, list[TensorSpec]] = {1: [], 2: []}
         for number, _, value in self._fields(signatures[SIGNATURE]):
             if number in tensors:
-                name, info = self._entry(_message(value))
+                name, info = self._entry(message(value))
                 tensors[number].append(self._tensor(name, info))
         inputs, outputs = (tuple(sorted(tensors[number], key=lambda one: one.name)) for number in (1, 2))
         if not inputs or not outputs:
@@ -180,29 +180,29 @@ class _Reader:
         key, content = "", memoryview(b"")
         for number, _, value in self._fields(data):
             if number == 1:
-                key = _string(value)
+                key = string(value)
             elif number == 2:
-                content = _message(value)
+                content = message(value)
         return key, content
 
     def _graph(self, data: memoryview) -> None:
         for number, _, value in self._fields(data):
             if number == 1:
-                self._node(_message(value), "")
+                self._node(message(value), "")
             elif number == 2:
-                for inner, _, function in self._fields(_message(value)):
+                for inner, _, function in self._fields(message(value)):
                     if inner == 1:
-                        self._function(_message(function))
+                        self._function(message(function))
 
     def _function(self, data: memoryview) -> None:
         name = ""
         for number, _, value in self._fields(data):
             if number == 1:
-                name = next((_string(one) for inner, _, one in self._fields(_message(value)) if inner == 1), "")
+                name = next((string(one) for inner, _, one in self._fields(message(value)) if inner == 1), "")
         self._functions.add(name)
         for number, _, value in self._fields(data):
             if number == 3:
-                self._node(_message(value), name)
+                self._node(message(value), name)
 
     def _node(self, data: memoryview, function: str) -> None:
         self._num_nodes += 1
@@ -211,30 +211,30 @@ class _Reader:
         is_saver = _SAVER.fullmatch(function) is not None
         for number, _, value in self._fields(data):
             if number == 2:
-                operator = _string(value)
+                operator = string(value)
                 if operator not in self._allowed and not (is_saver and operator in _SAVING):
                     self._called.add(operator)
             elif number == 5 and function:
                 # In the graph itself the saver's functions are called from nodes that no signature for serving reaches.
-                self._attribute(self._entry(_message(value))[1])
+                self._attribute(self._entry(message(value))[1])
 
     def _attribute(self, data: memoryview) -> None:
         """Functions that an attribute names: AttrValue.func, or AttrValue.list.func."""
         for number, _, value in self._fields(data):
             if number == 10:
-                self._name(_message(value))
+                self._name(message(value))
             elif number == 1:
-                for inner, _, one in self._fields(_message(value)):
+                for inner, _, one in self._fields(message(value)):
                     if inner == 9:
-                        self._name(_message(one))
+                        self._name(message(one))
 
     def _name(self, data: memoryview) -> None:
-        self._named.update(_string(value) for number, _, value in self._fields(data) if number == 1)
+        self._named.update(string(value) for number, _, value in self._fields(data) if number == 1)
 
     def _asset(self, data: memoryview) -> None:
         for number, _, value in self._fields(data):
-            if number == 2 and f"assets/{_string(value)}" not in self._members:
-                raise ModelFileError(f'its asset "{shown(_string(value))}" is not a file in assets/')
+            if number == 2 and f"assets/{string(value)}" not in self._members:
+                raise ModelFileError(f'its asset "{shown(string(value))}" is not a file in assets/')
 
     def _tensor(self, name: str, data: memoryview) -> TensorSpec:
         dtype, shape = 0, None
@@ -242,7 +242,7 @@ class _Reader:
             if number == 2 and isinstance(value, int):
                 dtype = value
             elif number == 3:
-                shape = self._shape(_message(value))
+                shape = self._shape(message(value))
         if dtype not in _DTYPES:
             raise ModelFileError(f'"{shown(name)}" is not a tensor of numbers; only those go in and out')
         return TensorSpec(name, _DTYPES[dtype], shape)
@@ -253,19 +253,6 @@ class _Reader:
             if number == 3 and value:
                 return None
             if number == 2:
-                size = next((one for inner, _, one in self._fields(_message(value)) if inner == 1), 0)
+                size = next((one for inner, _, one in self._fields(message(value)) if inner == 1), 0)
                 sizes.append(signed(size) if isinstance(size, int) else 0)
         return tuple(size if size >= 0 else -1 for size in sizes)
-
-
-def _message(value: Value) -> memoryview:
-    if isinstance(value, int):
-        raise NotProtobuf("a number where a message belongs")
-    return value
-
-
-def _string(value: Value) -> str:
-    try:
-        return bytes(_message(value)).decode()
-    except UnicodeDecodeError:
-        raise NotProtobuf("a name that is not UTF-8") from None

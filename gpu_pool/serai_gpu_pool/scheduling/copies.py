@@ -44,7 +44,6 @@ class Residence(NamedTuple):
     kept_bytes: int  # of host memory, when it is paged out
     can_page: bool  # or does it have to be closed to leave the device
     can_improve: bool  # there is a faster form of it
-    peak_bytes: int = 0  # most that loading took
 
 
 class Copy:

@@ -19,14 +19,6 @@ def too_large(model: Model, budget: int) -> Refused:
     )
 
 
-def too_large_to_run(model: Model, activation_bytes: int, budget: int) -> Refused:
-    return Refused(
-        "too_large",
-        f"one run of the model needs {activation_bytes} bytes beside its {model.least_bytes}, and the whole budget is "
-        f"{budget}: start the pool with a larger --cpu-budget, or send smaller inputs",
-    )
-
-
 def no_framework(model: Model) -> Refused:
     return Refused(
         "unavailable",

@@ -59,15 +59,6 @@ def typed(element_type: int) -> bytes:
     return build([node], [("x", element_type, shape)], [("y", element_type, shape)])
 
 
-def mean_over_rows() -> bytes:
-    """x [N, 2] minus the mean of its column: the rows depend on each other although the first dimension is free."""
-    nodes = [
-        helper.make_node("ReduceMean", ["x"], ["mean"], axes=[0], keepdims=1),
-        helper.make_node("Sub", ["x", "mean"], ["y"]),
-    ]
-    return build(nodes, [("x", FLOAT, ["N", 2])], [("y", FLOAT, ["N", 2])])
-
-
 def take_row() -> bytes:
     """Row x of a table with 4 rows; an index outside of it fails at run time."""
     table = np.arange(4, dtype=np.float32)

@@ -16,6 +16,20 @@ INPUTS = (TensorSpec("input", "float32", (-1, 1, 8, 8)),)
 OUTPUTS = (TensorSpec("output", "float32", (-1, 10)),)
 
 
+def declared(model: str) -> str:
+    """What a manifest says of it, where the file does not."""
+    return f"""
+[[models.{model}.inputs]]
+name = "input"
+dtype = "float32"
+shape = [-1, 1, 8, 8]
+[[models.{model}.outputs]]
+name = "output"
+dtype = "float32"
+shape = [-1, 10]
+"""
+
+
 def weights() -> dict[str, NDArray[Any]]:
     random = np.random.default_rng(7)
     shapes = {"kernel": (4, 1, 3, 3), "shift": (4,), "linear": (10, 256), "bias": (10,)}

@@ -1,6 +1,7 @@
 """A gateway of its own, with models in its catalogue, and what to ask it with."""
 
 import contextlib
+import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +46,19 @@ class Gateway:
 
     def infer(self, body: bytes, path: str = "alice/same", **more: Any) -> Answer:
         return self.ask("POST", f"/v2/models/{path}/infer", body, **more)
+
+
+def request(*data: float, **more: Any) -> bytes:
+    """The body of a call with one row of numbers as `x`."""
+    tensor = {"name": "x", "shape": [1, len(data)], "datatype": "FP32", "data": data}
+    return json.dumps({"inputs": [tensor], **more}).encode()
+
+
+def error_of(answer: Answer) -> str:
+    """What the protocol's only form of an error says."""
+    told = json.loads(answer.body)
+    assert list(told) == ["error"], told
+    return told["error"]
 
 
 @contextlib.contextmanager
