@@ -4,7 +4,7 @@ Refused: malformed text, NaN and infinities, numbers out of range, lone surrogat
 
 Reading a number costs up to 8 µs with the interpreter's lock held, and 10 MiB hold a million of them. So of a large
 text only the grammar is checked here, 2 ms for a MiB; who reads its values (the replica, the device worker) refuses
-what is out of range or too deep, on the caller's own time.
+what is out of range or too deep, on the caller's own time. The device worker does so for small ones as well.
 """
 
 import re
@@ -31,13 +31,13 @@ class NotJson(ValueError):
     """The text is not strict JSON; the message says where and why."""
 
 
-def check_json(text: bytes) -> None:
-    """Raises NotJson unless `text` is one JSON value, strictly."""
-    is_large = len(text) >= LARGE_BYTES
-    if not is_large and text.count(b"[") + text.count(b"{") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
+def check_json(text: bytes, grammar_only: bool = False) -> None:
+    """Raises NotJson unless `text` is one JSON value, strictly; of a large one only its grammar is looked at."""
+    grammar_only = grammar_only or len(text) >= LARGE_BYTES
+    if not grammar_only and text.count(b"[") + text.count(b"{") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
         raise NotJson(f"nesting exceeds {MAX_DEPTH}: flatten the value")
     try:
-        if is_large:
+        if grammar_only:
             _skip(text)
             text.decode()
         else:

@@ -83,8 +83,9 @@ class Ticket:
         return f"Ticket({self.id}, {self.model[:8]}, {self.payer})"
 
 
-#: Why an item of a batch has no result. The first three are the model's or the caller's fault, the rest are refusals.
-OutcomeKind = Literal["ok", "InputError", "AlgorithmError", "OutOfMemoryError", "too_large"]
+#: Why an item of a batch has no result: the model's or the caller's fault, or (small letters) a refusal. "no_room": the
+#: others of its batch left none for its result; alone there is.
+OutcomeKind = Literal["ok", "InputError", "ParsingError", "AlgorithmError", "OutOfMemoryError", "too_large", "no_room"]
 
 
 class Outcome(msgspec.Struct, array_like=True, frozen=True, gc=False):

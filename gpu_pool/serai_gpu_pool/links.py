@@ -150,7 +150,7 @@ class Link(Intake):
             return
         if outcome.kind == "ok":
             self.send_result(ticket, outcome, payload, duration_s)
-        elif outcome.kind == "too_large":
+        elif outcome.kind in ("too_large", "no_room"):
             self.send_frame(encode(Refusal(ticket.id, "too_large", outcome.message)))
         else:
             self.send_frame(encode(Failure(ticket.id, outcome.kind, outcome.message, duration_s=duration_s)))

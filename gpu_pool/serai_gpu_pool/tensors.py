@@ -28,10 +28,16 @@ MAX_JSON_NUMBERS = 2_000_000
 
 #: Lists, and quotes or objects, in one JSON input: each is a Python object for a moment too. Text is only in names.
 _MAX_LISTS, _MAX_QUOTES = 250_000, 4096
+#: A text below this is read without counting them.
+_SMALL_TEXT_BYTES = 64 << 10
 
 
 class InputError(ValueError):
     """The caller's input does not fit the model."""
+
+
+class NotJson(InputError):
+    """The caller's input is no JSON at all."""
 
 
 class OutputError(ValueError):
@@ -98,7 +104,7 @@ class Arguments:
 
 def from_json(body: bytes | memoryview, signature: Signature) -> Arguments:
     """`{"name": nested lists}`, or the nested lists alone where there is one input. Raises InputError."""
-    value = _decoded(body, "the input")
+    value = _decoded(body, "input")
     slots = signature.inputs
     if not isinstance(value, dict):
         if len(slots) != 1:
@@ -114,6 +120,15 @@ def from_json(body: bytes | memoryview, signature: Signature) -> Arguments:
 def _decoded(body: bytes | memoryview, what: str) -> Any:
     """JSON to Python objects, which holds up all other threads of the worker: so only what can be numbers in lists."""
     text = bytes(body)
+    if len(text) > _SMALL_TEXT_BYTES:
+        _check_counts(text, what)
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise NotJson(f"{what} is not JSON: {error}") from None
+
+
+def _check_counts(text: bytes, what: str) -> None:
     for sign, most, of_them in (
         (b",", MAX_JSON_NUMBERS, "numbers"),
         (b"[", _MAX_LISTS, "lists"),
@@ -122,10 +137,6 @@ def _decoded(body: bytes | memoryview, what: str) -> Any:
     ):
         if text.count(sign) > most:
             raise InputError(f"{what} has more than {most} {of_them}, too many for JSON: send application/octet-stream")
-    try:
-        return msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise InputError(f"{what} is not JSON: {error}") from None
 
 
 def from_binary(body: bytes | memoryview, signature: Signature) -> Arguments:

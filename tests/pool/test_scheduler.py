@@ -339,6 +339,24 @@ def test_a_run_out_of_memory_is_tried_once_more_alone_with_more_set_aside():
     assert bench.end(tickets[0]).kind == "OutOfMemoryError"
 
 
+def test_results_that_found_no_room_beside_others_are_run_again_alone_and_once():
+    bench = Bench()
+    bench.resident("m", seconds=0.010)
+    bench.knows("m", n1=0.010, n3=0.011)
+    bench.call("m")
+    bench.advance()
+    tickets = [bench.call("m") for _ in range(3)]
+    bench.done(seconds=0.010)
+    bench.done(kinds=("ok", "no_room", "no_room"))
+    assert bench.end(tickets[1]) is None and bench.end(tickets[2]) is None
+    again = []
+    for kind in ("ok", "no_room"):
+        again += bench.effects.batches[-1].tickets
+        bench.done(kinds=(kind,))
+    assert sorted(ticket.id for ticket in again) == [ticket.id for ticket in tickets[1:]], "each by itself"
+    assert [bench.end(ticket).kind for ticket in (tickets[0], *again)] == ["ok", "ok", "no_room"]
+
+
 def test_one_large_input_does_not_shut_out_the_small_ones_after_it():
     bench = Bench(budget=40)
     bench.resident("m")

@@ -77,3 +77,21 @@ def test_what_is_wrong_with_an_input_is_said_the_same_way(service: Service, publ
     error = service.call(published(format), json.dumps([[1, 2], [3, 4]]).encode()).json()["error"]
     assert error["error_type"] == "InputError"
     assert '"input": float32 [?, 1, 8, 8]' in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"", "send null"),
+        (b"[1, NaN]", "NaN is not JSON"),
+        (b"[1e999]", "out of range"),
+        (b"[" * 100_000, "nesting exceeds 100"),
+        (b'["\xff"]', "UTF-8"),
+        (b"[" + b"1.5," * 30_000 + b"1e999]", "out of range"),
+    ],
+)
+def test_json_that_is_none_is_refused_by_a_model_as_by_code(
+    service: Service, published, body: bytes, says: str
+) -> None:
+    answer = service.call(published("onnx"), body)
+    assert answer.status == 400 and says in answer.json()["error"]["message"]

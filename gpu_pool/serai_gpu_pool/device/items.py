@@ -7,6 +7,7 @@ from serai_gpu_pool.device.stacking import Answer, ModelRunError, Stacker
 from serai_gpu_pool.tensors import (
     Arguments,
     InputError,
+    NotJson,
     OutputError,
     OutputTooLarge,
     from_binary,
@@ -17,7 +18,8 @@ from serai_gpu_pool.tensors import (
     to_tensors,
 )
 
-#: Results of one batch, together. Far below the frame limit; what goes over it is refused.
+#: Results of one batch, together. Far below the frame limit, and twice what one call may answer: what goes over it has
+#: to run again by itself.
 _MAX_REPLY_BYTES = 128 << 20
 
 
@@ -30,6 +32,8 @@ def run_items(
     for position, (item, body) in enumerate(zip(items, bodies, strict=True)):
         try:
             calls[position] = _decode(item, body, model)
+        except NotJson as error:
+            outcomes[position] = Outcome(0, "ParsingError", str(error))
         except InputError as error:
             outcomes[position] = Outcome(0, "InputError", str(error))
         except MemoryError:
@@ -71,5 +75,5 @@ def _encode(item: Item, call: Arguments, answer: Answer, room: int) -> tuple[Out
     except MemoryError:
         return Outcome(0, "OutOfMemoryError", "there was not enough memory for the result"), b""
     if len(part) > room:
-        return Outcome(0, "too_large", "the results of the calls that ran together were too large"), b""
+        return Outcome(0, "no_room", "the results of the calls that ran together were too large"), b""
     return Outcome(len(part), "ok", "", tensors), part

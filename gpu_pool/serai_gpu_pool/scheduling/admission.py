@@ -34,12 +34,17 @@ def objection(
         return refusals.queue_full(model, sum(_wait(ticket, model, devices, calls, now)))
     if calls.queued_bytes + len(ticket.payload) > limits.max_queued_bytes:
         return refusals.input_full(calls.queued_bytes, limits.max_queued_bytes, calls.turns.total_backlog_s)
-    if not calls.deadlines.num_live:
+    if not calls.deadlines.num_live or (is_usable and ticket.deadline - now > _longest_wait(calls, limits)):
         return None
     ahead_s, own_s = _wait(ticket, model, devices, calls, now)  # (6)
     if not len(model.queue) and not _is_tried(model, devices):
         own_s = 0.0  # what is thought of the model itself may be wrong, and nobody else finds out
     return refusals.too_late(ahead_s + own_s) if now + ahead_s + own_s > ticket.deadline else None
+
+
+def _longest_wait(calls: Calls, limits: Limits) -> float:
+    """No call of a model in memory is thought to wait longer: two batches, all that is queued, and its own run."""
+    return calls.turns.total_backlog_s + 3 * limits.run_timeout_s
 
 
 def no_device(model: Model, devices: Collection[Device], now: float) -> End | None:

@@ -255,6 +255,9 @@ class Scheduler:
                 continue
             if outcome.kind == "OutOfMemoryError" and not ticket.out_of_memory:
                 self._again_with_more(ticket, model, batch, now)
+            elif outcome.kind == "no_room" and not ticket.alone:
+                ticket.alone = True
+                self._run_again(model, [ticket], now)
             else:
                 self._calls.finish(ticket, outcome, payload, share_s, duration_s)
 
