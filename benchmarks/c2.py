@@ -87,7 +87,7 @@ def _measure(
 
 
 async def _socket(home: Path, model: Path, body: bytes, kind: str, depth: int, seconds: float) -> pool_client.Ends:
-    version = pool_client.version_of(model, "small")
+    version = pool_client.version_of(model, "small", home)
     client = await pool_client.connect(home / "run/pool.sock")
     client.define(version)
     content_type = "json" if kind == "JSON" else "binary"

@@ -54,7 +54,7 @@ def run(*, rounds: int, seconds: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder, "model.onnx")
         model.write_bytes(_MODEL.build().SerializeToString())
-        version = pool_client.version_of(model, "curve")
+        version = pool_client.version_of(model, "curve", Path(folder))
         with PoolProcess(Path(folder), "--cpu-budget", "1GiB") as pool:
             for number in range(1, rounds + 1):
                 took_s = run_seconds(model, _MODEL.dims[0])

@@ -3,11 +3,14 @@
 import asyncio
 import hashlib
 import itertools
+import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from serai.ipc.frames import FrameProtocol
 from serai.ipc.messages import (
@@ -22,6 +25,7 @@ from serai.ipc.messages import (
     decode,
     encode,
 )
+from serai_gpu_pool.prepare import prepare
 
 #: No call of a benchmark takes longer, unless it is stuck.
 _PATIENCE_S = 60.0
@@ -30,10 +34,12 @@ _PATIENCE_S = 60.0
 OnEnd = Callable[[Any, bytes], None]
 
 
-def version_of(path: Path, name: str) -> VersionSpec:
-    """A version that is only the model file at `path`."""
+def version_of(path: Path, name: str, home: Path) -> VersionSpec:
+    """A version that is only the model file at `path`, prepared in `home` as at publish time."""
     data = path.read_bytes()
     model = ModelSpec(name, hashlib.sha256(data).hexdigest(), str(path), "onnx", len(data), "bench")
+    prepared = prepare(model, home, threads=os.cpu_count() or 1)
+    model = msgspec.structs.replace(model, prepared=str(prepared.folder))
     return VersionSpec(f"bench/{name}@{model.sha256[:8]}", "bench", name, "model", "", models=(model,))
 
 

@@ -15,6 +15,8 @@ from serai_gpu_pool.settings import Limits
 
 #: A batch that is shorter than this is followed by the next at once: it ends before a timer would fire.
 _SHORT_S = 0.004
+#: What a device idles when the next batch is sent to it only when the last one has ended.
+_ROUND_TRIP_S = 0.0002
 #: Runs of one batch size between two measurements of what it needs beside the weights.
 _MEASURE_EVERY = 64
 
@@ -71,6 +73,20 @@ def size(copy: Copy, device: Device, limits: Limits) -> tuple[int, int]:
     # One large input must not shut out all the small ones after it: what nobody could free is not asked for.
     most = max(device.most_for(model) - device.ledger.resident[copy.key], 0)
     return number, min(model.activation(number), most)
+
+
+def is_better_later(copy: Copy, device: Device, size: int, behind: Batch, now: float) -> bool:
+    """Should this batch not be sent yet, because of the calls that will come until the one before it ends?
+
+    Each that joins saves a run of its own for the price of a larger one; what is sent cannot be joined any more.
+    """
+    model = copy.model
+    if size < len(model.queue):
+        return False  # it is as large as pays
+    times = model.times_on(device.id)
+    saved_s = times.predict(size) + times.predict(1) - times.predict(size + 1)
+    remaining_s = behind.started_at + behind.predicted_s - now
+    return remaining_s * saved_s > _ROUND_TRIP_S * model.gap_s
 
 
 def make(id: int, device: Device, copy: Copy, tickets: list[Ticket], opening: Opening, now: float) -> Batch:

@@ -15,7 +15,6 @@ class Foresight:
         lead_s = model.lead_s
         if now - model.called_at > lead_s:
             self._predictor.used(model.key, lead_s, now)
-        model.called_at = now
 
     def next_due(self) -> float | None:
         return self._predictor.next_due()

@@ -11,6 +11,8 @@ _GUESS_FACTOR = 2
 _GUESS_BYTES = 4 << 20
 #: Weight of the newest load in the moving averages of load times.
 _NEWEST = 0.5
+#: The same of the time between two calls; a longer one counts as this, so that a burst is noticed after some calls.
+_NEWEST_GAP, _LONGEST_GAP_S = 0.1, 1.0
 #: A load that is foreseen begins so many load times and so much earlier.
 _LEAD_LOADS, _LEAD_S = 3.0, 0.05
 #: What a run that ran out of memory is thought to need, relative to what it was given.
@@ -47,6 +49,7 @@ class Model:
         "asked_at",
         "called_at",
         "framework",
+        "gap_s",
         "improve_bytes",
         "key",
         "last_used",
@@ -78,6 +81,7 @@ class Model:
         self.last_used = 0.0
         self.asked_at = 0.0  # of the last call or order
         self.called_at = 0.0
+        self.gap_s = _LONGEST_GAP_S  # between two calls, lately
         self.waiting_since = 0.0  # since when it wants to be loaded
         self.wanted_until = 0.0  # somebody asked for it to be loaded, without a call, and waits until then
         self.pinned = False
@@ -86,6 +90,10 @@ class Model:
         self.verdict: Verdict | None = None  # for everybody: its file cannot be loaded
         self.verdicts: dict[tuple[str, str], Verdict] = {}  # by owner and payer ("": all): it ends its worker
         self.stats = Stats()
+
+    def called(self, now: float) -> None:
+        self.gap_s += _NEWEST_GAP * (min(now - self.called_at, _LONGEST_GAP_S) - self.gap_s)
+        self.called_at = now
 
     def times_on(self, device: str) -> Times:
         times = self.times.get(device)

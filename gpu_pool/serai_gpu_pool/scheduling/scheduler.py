@@ -103,6 +103,7 @@ class Scheduler:
         self._places.find(model, now)
         if self._limits.foresees:
             self._foresight.called(model, now)
+        model.called(now)
         if is_usable:
             self.counts.hits += 1
             model.stats.hits += 1
