@@ -15,8 +15,9 @@ from serai_gpu_pool.settings import Limits
 
 #: A batch that is shorter than this is followed by the next at once: it ends before a timer would fire.
 _SHORT_S = 0.004
-#: What a device idles when the next batch is sent to it only when the last one has ended.
-_ROUND_TRIP_S = 0.0002
+#: What a device idles when the next batch is sent to it only when the last one has ended: two wake-ups of processes
+#: that share busy cores.
+_ROUND_TRIP_S = 0.0005
 #: Runs of one batch size between two measurements of what it needs beside the weights.
 _MEASURE_EVERY = 64
 
