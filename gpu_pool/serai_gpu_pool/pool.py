@@ -17,9 +17,10 @@ from serai_gpu_pool.arena import Arena
 from serai_gpu_pool.core import Batch, End, LoadFailure, Outcome, Ticket
 from serai_gpu_pool.device.base import Workers
 from serai_gpu_pool.frameworks.registry import FRAMEWORK_OF
-from serai_gpu_pool.links import GatewayLink, ReplicaLink
+from serai_gpu_pool.gateway_link import GatewayLink
 from serai_gpu_pool.metrics import Metrics
 from serai_gpu_pool.records_file import RecordsFile
+from serai_gpu_pool.replica_link import ReplicaLink
 from serai_gpu_pool.scheduling.commands import Order
 from serai_gpu_pool.scheduling.copies import Residence, WorkerId
 from serai_gpu_pool.scheduling.devices import DeviceSpec

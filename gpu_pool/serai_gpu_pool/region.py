@@ -5,6 +5,7 @@ four times on the way through a socket.
 """
 
 import asyncio
+import contextlib
 import fcntl
 import mmap
 import os
@@ -15,6 +16,8 @@ from serai_gpu_pool.arena import Arena, Slab
 
 #: Outputs from this size on go there.
 _LARGE_BYTES = 64 * 1024
+#: madvise(2): free the pages of a shared mapping for everybody. `mmap` has a name for it on some systems only.
+_MADV_REMOVE = 9
 
 
 class Region:
@@ -25,7 +28,8 @@ class Region:
         self._fd = os.memfd_create("serai-replica", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(self._fd, self.size)
         fcntl.fcntl(self._fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
-        self._view = memoryview(mmap.mmap(self._fd, self.size))
+        self._map = mmap.mmap(self._fd, self.size)
+        self._view = memoryview(self._map)
 
     def __del__(self) -> None:
         if self._fd >= 0:
@@ -45,6 +49,11 @@ class Region:
         finally:
             os.close(self._fd)
             self._fd = -1
+
+    def empty(self) -> None:
+        """Give the memory back to the system, although the replica may keep its descriptor for ever."""
+        with contextlib.suppress(OSError):  # a kernel that cannot: it goes with the last descriptor
+            self._map.madvise(_MADV_REMOVE)
 
     def read(self, num_bytes: int, arena: Arena) -> Slab | bytes:
         """A copy of its beginning, which the replica cannot change any more."""

@@ -30,16 +30,28 @@ def pool(tmp_path_factory):
 @pytest.fixture
 def replica(pool):
     """A connection that says what it likes."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(PATIENCE_S)
-        sock.connect(pool.door)
-        yield Replica(sock)
+    replica = connected(pool)
+    yield replica
+    replica.close()
+
+
+def connected(pool) -> "Replica":
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.settimeout(PATIENCE_S)
+    sock.connect(pool.door)
+    return Replica(sock)
 
 
 class Replica:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.reader = FrameReader(sock)
+        self.descriptor = -1  # of what was shared last
+
+    def close(self) -> None:
+        self.sock.close()
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
 
     def share(self, num_bytes: int) -> mmap.mmap | None:
         send_frame(self.sock, [SHARE, 1, num_bytes])
@@ -48,10 +60,14 @@ class Replica:
         if answer[2] is None:
             assert answer[0][2] == 0
             return None
-        try:
-            return mmap.mmap(answer[2], os.fstat(answer[2]).st_size)
-        finally:
-            os.close(answer[2])
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+        self.descriptor = answer[2]
+        return mmap.mmap(self.descriptor, os.fstat(self.descriptor).st_size)
+
+    def allocated(self) -> int:
+        """Bytes that the last shared memory really takes."""
+        return os.fstat(self.descriptor).st_blocks * 512
 
     def is_cut(self) -> bool:
         try:
@@ -93,20 +109,29 @@ def test_shared_memory_has_a_fixed_size_and_a_bound(replica):
         assert replica.share(num_bytes) is None
 
 
-def test_connections_of_one_version_share_a_bound(pool):
-    def connected() -> Replica:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.settimeout(PATIENCE_S)
-        sock.connect(pool.door)
-        return Replica(sock)
+def test_memory_that_a_replica_has_no_right_to_any_more_is_given_back_although_it_keeps_it(replica):
+    first = replica.share(8 << 20)
+    assert first is not None
+    first[:] = b"x" * len(first)
+    assert replica.allocated() == 8 << 20
+    kept = os.dup(replica.descriptor)
+    try:
+        second = replica.share(4096)
+        assert second is not None and os.fstat(kept).st_blocks == 0
+        second[:] = b"y" * len(second)
+        assert replica.allocated() == 4096
+    finally:
+        os.close(kept)
 
-    replicas = [connected() for _ in range(6)]
+
+def test_connections_of_one_version_share_a_bound(pool):
+    replicas = [connected(pool) for _ in range(6)]
     try:
         given = [replica.share(64 << 20) is not None for replica in replicas]
         assert given[:3] == [True] * 3 and given[4:] == [False] * 2, "256 MiB for all; others of this version have some"
     finally:
         for replica in replicas:
-            replica.sock.close()
+            replica.close()
 
 
 def test_inputs_that_change_while_they_are_used_harm_only_their_own_run(replica):
