@@ -6,7 +6,8 @@ import pytest
 from serai_gpu_pool.device.items import run_items
 from serai_gpu_pool.device.messages import Item
 from serai_gpu_pool.device.stacking import Stacker
-from serai_gpu_pool.tensors import MAX_OUTPUT_BYTES, Signature, Slot
+from serai_gpu_pool.tensors.results import MAX_OUTPUT_BYTES
+from serai_gpu_pool.tensors.signature import Signature, Slot
 
 _MIB = 1 << 20
 _SIGNATURE = Signature((Slot("x", "int64", (1,)),), (Slot("y", "int8", None),))

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from serai_gpu_pool.device.stacking import ModelRunError, Stacker
-from serai_gpu_pool.tensors import Arguments, Signature, Slot
+from serai_gpu_pool.tensors.arguments import Arguments
+from serai_gpu_pool.tensors.signature import Signature, Slot
 
 
 class Runs:

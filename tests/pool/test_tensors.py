@@ -9,19 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serai.ipc.messages import Wanted, Written
-from serai_gpu_pool.tensors import (
-    InputError,
-    OutputError,
-    OutputTooLarge,
-    Signature,
-    Slot,
-    from_binary,
-    from_json,
-    from_tensors,
-    to_bytes,
-    to_json,
-    to_tensors,
-)
+from serai_gpu_pool.tensors.arguments import InputError, from_binary, from_json, from_tensors
+from serai_gpu_pool.tensors.results import OutputError, OutputTooLarge, to_bytes, to_json, to_tensors
+from serai_gpu_pool.tensors.signature import Signature, Slot
 
 
 def signature(*shape, dtype="float32") -> Signature:

@@ -4,19 +4,8 @@ from serai.ipc.messages import Written
 from serai_gpu_pool.core import Outcome
 from serai_gpu_pool.device.messages import Item
 from serai_gpu_pool.device.stacking import Answer, ModelRunError, Stacker
-from serai_gpu_pool.tensors import (
-    Arguments,
-    InputError,
-    NotJson,
-    OutputError,
-    OutputTooLarge,
-    from_binary,
-    from_json,
-    from_tensors,
-    to_bytes,
-    to_json,
-    to_tensors,
-)
+from serai_gpu_pool.tensors.arguments import Arguments, InputError, NotJson, from_binary, from_json, from_tensors
+from serai_gpu_pool.tensors.results import OutputError, OutputTooLarge, to_bytes, to_json, to_tensors
 
 #: Results of one batch, together. Far below the frame limit, and twice what one call may answer: what goes over it has
 #: to run again by itself.

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from serai_gpu_pool.tensors import Arguments, Array, Signature
+from serai_gpu_pool.tensors.arguments import Arguments
+from serai_gpu_pool.tensors.signature import Array, Signature
 
 #: Runs a model: inputs by name and the wanted outputs to arrays in that order. Raises ModelRunError.
 RunModel = Callable[[dict[str, Array], tuple[str, ...]], list[Array]]

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from serai.ipc.messages import ModelSpec
 from serai_gpu_pool.core import LoadFailure
-from serai_gpu_pool.tensors import Array, Signature
+from serai_gpu_pool.tensors.signature import Array, Signature
 
 #: In which form a model is open: straight from its file; its weights as pages of a file, before and after they were
 #: rearranged for the fastest run.

@@ -20,7 +20,7 @@ from serai_gpu_pool.frameworks.onnx_session import RUNTIME, Session, Sessions, s
 from serai_gpu_pool.frameworks.paging import FilePages, forget_pages
 from serai_gpu_pool.prepare.folder import GRAPH, FolderError, PreparedFolder, stamp, verify
 from serai_gpu_pool.prepare.graph_check import WEIGHTS
-from serai_gpu_pool.tensors import Array, Signature
+from serai_gpu_pool.tensors.signature import Array, Signature
 
 #: Smaller weights stay in the graph: for them a mapping each costs more than four pages of copy.
 _MIN_EXTERNAL_BYTES = 16 << 10

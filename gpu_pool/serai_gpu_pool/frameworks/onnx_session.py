@@ -12,7 +12,7 @@ import onnxruntime as ort
 from serai.ipc.messages import ModelSpec
 from serai_gpu_pool.frameworks.base import Form
 from serai_gpu_pool.frameworks.complaints import broken, is_memory, no_memory, short
-from serai_gpu_pool.tensors import DTYPES, Signature, Slot
+from serai_gpu_pool.tensors.signature import DTYPES, Signature, Slot
 
 RUNTIME = f"onnxruntime {ort.__version__}"
 Session = ort.InferenceSession

@@ -25,7 +25,7 @@ from serai_gpu_pool.formats.saved_model import SIGNATURE, read_saved_model, unpa
 from serai_gpu_pool.formats.sniff import sniff
 from serai_gpu_pool.frameworks.base import Form, Source
 from serai_gpu_pool.frameworks.complaints import broken, is_memory, map_file, no_memory, short
-from serai_gpu_pool.tensors import DTYPES, Array, Signature, Slot
+from serai_gpu_pool.tensors.signature import DTYPES, Array, Signature, Slot
 
 #: What opening may take besides variables: the graph, functions, kernels.
 _MOST_BESIDES = 128 << 20

@@ -26,7 +26,7 @@ from serai_gpu_pool.frameworks.torch_graph import GraphRunner
 from serai_gpu_pool.frameworks.torch_script import Script, load_script
 from serai_gpu_pool.frameworks.weights import Block, MappedWeights, Weights, host_tensors, strided
 from serai_gpu_pool.frameworks.weights_arena import Arena, ArenaWeights
-from serai_gpu_pool.tensors import DTYPES, Array, Signature, Slot
+from serai_gpu_pool.tensors.signature import DTYPES, Array, Signature, Slot
 
 #: Runs a model: tensors by name to its outputs in their order.
 Run = Callable[[dict[str, torch.Tensor]], list[Any]]

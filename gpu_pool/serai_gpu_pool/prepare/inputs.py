@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from serai_gpu_pool.device.stacking import ModelRunError
-from serai_gpu_pool.tensors import Array, Signature, Slot
+from serai_gpu_pool.tensors.signature import Array, Signature, Slot
 
 #: Tried for all free dimensions but the first, likely ones first: edges of pictures, lengths of texts and sounds.
 _EDGES = (224, 256, 320, 512, 64, 32, 1)

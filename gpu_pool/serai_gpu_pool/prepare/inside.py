@@ -18,7 +18,7 @@ from serai_gpu_pool.prepare.inputs import Guess, TooHungry, find_guess
 from serai_gpu_pool.prepare.job import Answer, Failed, Job, Measured
 from serai_gpu_pool.prepare.measure import Clock, batch_sizes, measure_batches, measure_opening
 from serai_gpu_pool.profile import Form, FormProfile, Profile
-from serai_gpu_pool.tensors import Array, Slot
+from serai_gpu_pool.tensors.signature import Array, Slot
 
 if TYPE_CHECKING:  # importing it loads ONNX Runtime, which other formats do not need
     from serai_gpu_pool.frameworks.onnx import OnnxFramework

@@ -13,7 +13,7 @@ from serai_gpu_pool.device.items import run_items
 from serai_gpu_pool.device.messages import Item
 from serai_gpu_pool.device.stacking import Stacker
 from serai_gpu_pool.scheduling.copies import Residence, WorkerId
-from serai_gpu_pool.tensors import Array, Signature, Slot
+from serai_gpu_pool.tensors.signature import Array, Signature, Slot
 
 
 class FakeWorkers:

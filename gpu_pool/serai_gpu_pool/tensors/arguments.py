@@ -1,30 +1,17 @@
-"""Bytes to arrays and back: JSON, raw bytes, or tensors of a replica. Runs in the device's worker only.
+"""Inputs: JSON, raw bytes, or named tensors, as arrays that a model can run.
 
 What a caller did wrong is an InputError that says what the model expects.
 """
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from serai.ipc.messages import Wanted, Written
-
-Array = NDArray[Any]
-
-#: Element types that travel between processes: NumPy's names.
-DTYPES = frozenset(
-    ["float16", "float32", "float64", "bool"]
-    + [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
-)  # fmt: skip
-#: Longest result of one call as raw bytes. A model may answer one byte with a gigabyte.
-MAX_OUTPUT_BYTES = 64 << 20
-#: Numbers in one JSON result: each is a Python object for a moment, and up to 20 characters in the answer.
-MAX_JSON_NUMBERS = 2_000_000
+from serai.ipc.messages import Written
+from serai_gpu_pool.tensors.signature import MAX_JSON_NUMBERS, Array, Signature, Slot
 
 #: Lists, and quotes or objects, in one JSON input: each is a Python object for a moment too. Text is only in names.
 _MAX_LISTS, _MAX_QUOTES = 250_000, 4096
@@ -38,59 +25,6 @@ class InputError(ValueError):
 
 class NotJson(InputError):
     """The caller's input is no JSON at all."""
-
-
-class OutputError(ValueError):
-    """The model's result cannot be sent in the form that was asked for."""
-
-
-class OutputTooLarge(ValueError):
-    """The model's result is over a limit."""
-
-
-@dataclass(frozen=True)
-class Slot:
-    """One input or output of a model. A dimension is a number, or None where it is free; no shape: nothing is known."""
-
-    name: str
-    dtype: str
-    shape: tuple[int | None, ...] | None
-
-    def __str__(self) -> str:
-        dims = "any shape" if self.shape is None else "[" + ", ".join(str(d or "?") for d in self.shape) + "]"
-        return f'"{self.name}": {self.dtype} {dims}'
-
-    def fits(self, shape: tuple[int, ...]) -> bool:
-        if self.shape is None:
-            return True
-        return len(shape) == len(self.shape) and all(
-            want is None or want == have for want, have in zip(self.shape, shape, strict=True)
-        )
-
-
-@dataclass(frozen=True)
-class Signature:
-    """What goes into a model and what comes out, in its own order."""
-
-    inputs: tuple[Slot, ...]
-    outputs: tuple[Slot, ...]
-
-    @cached_property
-    def by_name(self) -> dict[str, Slot]:
-        return {slot.name: slot for slot in self.inputs}
-
-    @cached_property
-    def output_names(self) -> tuple[str, ...]:
-        return tuple(slot.name for slot in self.outputs)
-
-    @cached_property
-    def expected(self) -> str:
-        return "the model expects " + ", ".join(map(str, self.inputs))
-
-    @property
-    def has_free_rows(self) -> bool:
-        """May calls be stacked along the first dimension, as far as the shapes say?"""
-        return all(slot.shape and slot.shape[0] is None for slot in (*self.inputs, *self.outputs))
 
 
 @dataclass(slots=True)
@@ -223,63 +157,6 @@ def _listed(part: memoryview, tensor: Written, slot: Slot, signature: Signature)
         raise InputError(f'input "{tensor.name}" has an impossible shape') from None
 
 
-def to_json(outputs: dict[str, Array], squeezed: bool) -> bytes:
-    """The nested list alone where there is one output, else an object. Raises OutputError, OutputTooLarge."""
-    if sum(array.size for array in outputs.values()) > MAX_JSON_NUMBERS:
-        raise OutputTooLarge(
-            f"the result is more than {MAX_JSON_NUMBERS} numbers, too many for JSON: send application/octet-stream"
-        )
-    for name, array in outputs.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise OutputError(f'output "{name}" holds NaN or infinity, which JSON cannot say')
-    lists = {name: _without_rows(array, squeezed).tolist() for name, array in outputs.items()}
-    return msgspec.json.encode(lists if len(lists) > 1 else next(iter(lists.values())))
-
-
-def to_bytes(outputs: dict[str, Array]) -> bytes:
-    """Raw little-endian bytes, one output after the other. Raises OutputTooLarge."""
-    _check_size(outputs)
-    return b"".join([array.tobytes() for array in outputs.values()])
-
-
-def to_tensors(
-    outputs: dict[str, Array], wanted: tuple[Wanted, ...] = (), as_json: bool = False
-) -> tuple[tuple[Written, ...], bytes]:
-    """One output after the other, raw or as flat JSON arrays, and what they are.
-
-    Args:
-        wanted: how each output is to be written; those that are not named as `as_json` says.
-
-    Raises OutputError, OutputTooLarge.
-    """
-    _check_size(outputs)
-    in_json = {one.name: one.as_json for one in wanted}
-    written: list[Written] = []
-    parts: list[bytes] = []
-    for name, array in outputs.items():
-        is_json = in_json.get(name, as_json)
-        part = _flat_json(name, array) if is_json else array.tobytes()
-        written.append(Written(name, array.dtype.name, array.shape, len(part) if is_json else -1))
-        parts.append(part)
-    return tuple(written), b"".join(parts)
-
-
-def _check_size(outputs: dict[str, Array]) -> None:
-    num_bytes = sum(array.nbytes for array in outputs.values())
-    if num_bytes > MAX_OUTPUT_BYTES:
-        raise OutputTooLarge(f"the result is {num_bytes} bytes, over the limit of {MAX_OUTPUT_BYTES}")
-
-
-def _flat_json(name: str, array: Array) -> bytes:
-    if array.size > MAX_JSON_NUMBERS:
-        raise OutputTooLarge(
-            f"the result is more than {MAX_JSON_NUMBERS} numbers, too many for JSON: ask for binary data"
-        )
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise OutputError(f'output "{name}" holds NaN or infinity, which JSON cannot say: ask for binary data')
-    return msgspec.json.encode(array.ravel().tolist())
-
-
 def _array(body: bytes | memoryview, dtype: np.dtype[Any]) -> Array:
     array = np.frombuffer(body, dtype)
     return array if array.flags.aligned else array.copy()
@@ -327,7 +204,3 @@ def _add_rows(arrays: dict[str, Array], signature: Signature) -> bool:
     for name, array in arrays.items():
         arrays[name] = array[None]
     return True
-
-
-def _without_rows(array: Array, squeezed: bool) -> Array:
-    return array[0] if squeezed and array.ndim and array.shape[0] == 1 else array
