@@ -9,8 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from serai_gateway.api import algorithms, health, metrics, openapi, pool, publish
+from serai_gateway.api import algorithms, health, metrics, pool, publish
 from serai_gateway.api.calls import Calls, Receive, Scope, Send
+from serai_gateway.api.openapi import document
 from serai_gateway.api.tally import Tally
 from serai_gateway.api.v2 import routes as v2
 from serai_gateway.caches import CatalogueCache
@@ -32,11 +33,11 @@ from serai_gateway.settings import Settings
 _log = get_logger("gateway")
 
 _ROUTES = [
-    Route("/", openapi.welcome, methods=["GET"]),
+    Route("/", document.welcome, methods=["GET"]),
     Route("/healthz", health.healthz, methods=["GET"]),
     Route("/readyz", health.readyz, methods=["GET"]),
     Route("/metrics", metrics.metrics, methods=["GET"]),
-    Route("/openapi.json", openapi.document, methods=["GET"]),
+    Route("/openapi.json", document.document, methods=["GET"]),
     Route("/v1/algorithms", algorithms.list_algorithms, methods=["GET"]),
     Route("/v1/algorithms/{owner}/{name}", algorithms.get_algorithm, methods=["GET"]),
     Route("/v1/publish", publish.publish, methods=["POST"]),

@@ -19,11 +19,14 @@
 An algorithm that fails is not in this tree: that is an outcome (HTTP 200 with an error object).
 """
 
+import re
 from http import HTTPStatus
 
 import msgspec
 
 from serai.ipc.messages import Refusal
+
+_NOT_PRINTABLE = re.compile(rb"[^ -~]")
 
 
 class PlatformError(Exception):
@@ -154,5 +157,5 @@ def error_headers(error: PlatformError, request_id: str) -> list[tuple[bytes, by
     if error.status == 401:
         headers.append((b"www-authenticate", b'Simple realm="serai"'))
     # Clients of the data API and Node's GET read the text from here.
-    headers.append((b"x-error-message", error.message.encode("ascii", "replace").replace(b"\n", b" ")[:500]))
+    headers.append((b"x-error-message", _NOT_PRINTABLE.sub(b"?", error.message.encode("ascii", "replace"))[:500]))
     return headers

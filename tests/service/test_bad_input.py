@@ -110,6 +110,14 @@ def test_a_large_body_that_is_slow_to_read_comes_back_whole(service: Service, va
     assert service.call("operator/odd?output=raw", json.dumps(value).encode()).json() == value
 
 
+def test_control_characters_in_a_name_come_back_in_no_header(service: Service) -> None:
+    headers = {"Authorization": f"Simple {service.key}"}
+    path = "/v1/pool/models/nobody/nothing/unpin?version=X%11%10%0A%F2%AC%9F%99"
+    answer = service.request("POST", path, b"", headers)
+    assert answer.status in (400, 404)
+    assert answer.headers["x-error-message"].isprintable()
+
+
 def test_bytes_where_text_is_declared(service: Service) -> None:
     refused(service.call("operator/odd", b"\xff\xfe\x00", "text/plain"), 400, "octet-stream")
 

@@ -1,0 +1,1 @@
+"""GET /openapi.json: what this gateway answers, exactly as it answers it. Tests hold the two against each other."""
