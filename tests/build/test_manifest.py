@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from serai_gateway.build.algorithmia_conf import parse_conf
 from serai_gateway.build.errors import InvalidManifest
-from serai_gateway.build.manifest import Manifest, ModelEntry, Permissions, TensorEntry, parse_manifest
+from serai_gateway.build.manifest import Manifest, Permissions, parse_manifest
+from serai_gateway.build.model_entry import ModelEntry, TensorEntry
 from serai_gateway.build.testing import write_tree
 from serai_gateway.build.units import parse_duration, parse_size
 

@@ -7,10 +7,12 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from onnx import TensorProto, helper
 
 from serai_gateway.build import BuildError, InvalidManifest, Publish, UnsafeTree, build, sweep, to_spec
 from serai_gateway.build.testing import HELLO, die_at, tiny_onnx, write_tree, write_wheel
 from serai_gateway.catalogue import AlreadyPublished, NotFound, open_catalogue
+from serai_gpu_pool.testing import models
 
 ABOUT = '[algorithm]\nowner = "alice"\nname = "digits"\n[models.m]\nfile = "m.onnx"\n'
 DIGITS = {"algorithm.toml": ABOUT, "m.onnx": tiny_onnx()}
@@ -106,6 +108,16 @@ def test_a_folder_with_only_a_model_is_an_algorithm(home, tmp_path, make):
     assert model.path == str(home / "files/sha256" / model.sha256[:2] / model.sha256[2:])
     assert version.models[0].inputs[0].name == "x"
     assert any(line.startswith("model m: ") for line in lines)
+
+
+def test_models_with_more_inputs_than_the_daemons_can_be_told_of_are_refused(catalogue, alice, tmp_path, make):
+    names = [f"input_{at:03}_{'x' * 100}" for at in range(600)]
+    nodes = [helper.make_node("Sum", names, ["y"])]
+    model = models.build(nodes, [(name, TensorProto.FLOAT, ["N"]) for name in names], [("y", TensorProto.FLOAT, ["N"])])
+    about = '[algorithm]\nowner = "alice"\nname = "wide"\n[models.m]\nfile = "m.onnx"\n'
+    with pytest.raises(InvalidManifest, match=r"take .* bytes, over the limit of 49,152: put the models into several"):
+        make(write_tree(tmp_path / "wide", {"algorithm.toml": about, "m.onnx": model}))
+    assert catalogue.versions_of(catalogue.find_algorithm("alice", "wide", alice)) == ()
 
 
 def test_an_algorithmia_repository_builds_as_it_is(home, tmp_path, catalogue, index, make):

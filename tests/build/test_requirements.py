@@ -59,6 +59,7 @@ HOSTILE = [
     "nump\u200by",
     "n\x00umpy",
     "x" * 2000,
+    "x_",
     'x; python_version > "3"' + " and (" * 2000,
     'x; ' + "(" * 300,
 ]  # fmt: skip

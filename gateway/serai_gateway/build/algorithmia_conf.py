@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from serai_gateway.build.errors import InvalidManifest
-from serai_gateway.build.manifest import Manifest, Permissions, refuse
+from serai_gateway.build.manifest import Manifest, Permissions
+from serai_gateway.build.sections import refuse
 from serai_gateway.catalogue import CatalogueError, check_name
 
 FILE = "algorithmia.conf"

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from serai.ipc.messages import ModelFormat, TensorSpec
 from serai_gateway.build.errors import InvalidModel
-from serai_gateway.build.manifest import ModelEntry, TensorEntry
+from serai_gateway.build.model_entry import ModelEntry, TensorEntry
 from serai_gateway.build.onnx_file import read_onnx
 from serai_gateway.catalogue import TensorInfo
 from serai_gpu_pool.formats import SUFFIXES, ModelFileError, read_program, sniff_file

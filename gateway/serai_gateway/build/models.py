@@ -8,9 +8,11 @@ from pathlib import Path
 from serai_gateway.build import wheels
 from serai_gateway.build.command import Log
 from serai_gateway.build.errors import BuildError, FetchFailed, InvalidModel
-from serai_gateway.build.manifest import FILE, Manifest, ModelEntry
+from serai_gateway.build.manifest import Manifest
+from serai_gateway.build.model_entry import ModelEntry
 from serai_gateway.build.model_file import CheckedModel, check_model
 from serai_gateway.build.onnx_file import MAX_MODEL_BYTES
+from serai_gateway.build.sections import FILE
 from serai_gateway.catalogue import Model
 from serai_gateway.files import FileStore, WrongContent
 from serai_gateway.files import TooLarge as FileTooLarge

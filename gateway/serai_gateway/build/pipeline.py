@@ -17,7 +17,7 @@ from typing import NamedTuple
 import msgspec
 
 from serai.ipc.messages import VersionSpec
-from serai_gateway.build import algorithmia_conf, builder, manifest, requirements
+from serai_gateway.build import algorithmia_conf, builder, manifest, requirements, sections
 from serai_gateway.build.build_log import BuildLog
 from serai_gateway.build.bytecode import compile_python
 from serai_gateway.build.command import Log
@@ -26,7 +26,7 @@ from serai_gateway.build.errors import BuildError, InvalidManifest
 from serai_gateway.build.manifest import Manifest
 from serai_gateway.build.models import store_models
 from serai_gateway.build.preparing import prepare_models
-from serai_gateway.build.spec import to_spec
+from serai_gateway.build.spec import check_size, to_spec
 from serai_gateway.build.tree import Tree, copy_tree, flush_to_disk, make_read_only, remove_tree
 from serai_gateway.catalogue import (
     Account,
@@ -154,8 +154,10 @@ class _Build:
             new = self._prepare(about, part, tree, hash, algorithm.owner)
         finally:
             remove_tree(part)
+        spec = to_spec(_preview(algorithm, new), self.home)
+        check_size(spec)
         if probe:
-            probe(to_spec(_preview(algorithm, new), self.home))
+            probe(spec)
         return self.catalogue.add_version(algorithm, new)
 
     def _prepare(self, about: Manifest, part: Path, tree: Tree, hash: str, owner: str) -> NewVersion:
@@ -250,11 +252,11 @@ class _Build:
 
 def read_manifest(folder: Path) -> Manifest:
     """What the tree in `folder` (our own copy) says it is. Raises InvalidManifest."""
-    if (folder / manifest.FILE).is_file():
-        return manifest.parse_manifest(manifest.read_text(folder / manifest.FILE))
+    if (folder / sections.FILE).is_file():
+        return manifest.parse_manifest(manifest.read_text(folder / sections.FILE))
     if (folder / algorithmia_conf.FILE).is_file():
         return algorithmia_conf.parse_conf(manifest.read_text(folder / algorithmia_conf.FILE), folder)
-    raise InvalidManifest(f"there is no {manifest.FILE} in this folder; `serai new NAME` makes a folder with one")
+    raise InvalidManifest(f"there is no {sections.FILE} in this folder; `serai new NAME` makes a folder with one")
 
 
 def _preview(algorithm: Algorithm, new: NewVersion) -> Version:

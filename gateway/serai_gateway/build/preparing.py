@@ -6,7 +6,7 @@ from pathlib import Path
 
 from serai_gateway.build.command import Log
 from serai_gateway.build.errors import InvalidModel
-from serai_gateway.build.manifest import FILE
+from serai_gateway.build.sections import FILE
 from serai_gateway.build.spec import model_spec
 from serai_gateway.catalogue import Model
 from serai_gateway.files import FileStore

@@ -31,7 +31,7 @@ def parse_requirements(text: str) -> tuple[str, ...]:
 def _requirement(line: str, number: int) -> str:
     # 20 ms to import, and only builds need it.
     from packaging.requirements import InvalidRequirement, Requirement
-    from packaging.utils import canonicalize_name
+    from packaging.utils import InvalidName, canonicalize_name
 
     if len(line) > MAX_LINE_CHARS or not line.isprintable():
         raise _refuse(number, line, "is not a requirement; write name or name==1.2.3")
@@ -41,7 +41,8 @@ def _requirement(line: str, number: int) -> str:
         raise _refuse(number, line, "lines are not continued here; write name==1.2.3 on one line, without hashes")
     try:
         requirement = Requirement(line)
-    except InvalidRequirement:
+        requirement.name = canonicalize_name(requirement.name, validate=True)  # a Requirement may still be called "x_"
+    except (InvalidRequirement, InvalidName):
         reason = "is not a requirement; write name or name==1.2.3"
         if "/" in line or "://" in line or line.startswith("."):
             reason = "is a path or an address; only names from the package index are installed"
@@ -50,7 +51,6 @@ def _requirement(line: str, number: int) -> str:
         raise _refuse(number, line, "is nested too deep") from None
     if requirement.url:
         raise _refuse(number, line, "is a path or an address; only names from the package index are installed")
-    requirement.name = canonicalize_name(requirement.name)
     # What the installer gets is what we have understood, not what was written.
     return str(requirement)
 

@@ -4,11 +4,15 @@ from pathlib import Path
 
 import msgspec
 
-from serai.ipc.messages import Limits, ModelFormat, ModelSpec, TensorSpec, VersionSpec
+from serai.ipc.messages import Define, Limits, ModelFormat, ModelSpec, TensorSpec, VersionSpec, encode
 from serai_gateway.build.manifest import Manifest
+from serai_gateway.build.sections import refuse
 from serai_gateway.catalogue import Model, TensorInfo, Version
 from serai_gateway.files import FileStore, open_store
 from serai_gpu_pool.prepare.folder import prepared_folder, runtime_tag
+
+#: It travels as the header of one frame (64 KiB); a home with longer paths must be able to say it too.
+_MAX_DESCRIPTION_BYTES = 48 << 10
 
 
 def manifest_of(version: Version) -> Manifest:
@@ -37,6 +41,17 @@ def to_spec(version: Version, home: Path) -> VersionSpec:
         limits=Limits(manifest.timeout_s, manifest.memory_bytes, manifest.concurrency),
         network=manifest.permissions.network,
     )
+
+
+def check_size(spec: VersionSpec) -> None:
+    """Raises InvalidManifest for a version whose description is too long for the daemons to be told about it."""
+    num_bytes = len(encode(Define(spec)))
+    if num_bytes > _MAX_DESCRIPTION_BYTES:
+        raise refuse(
+            "models",
+            f"names and shapes of all inputs and outputs take {num_bytes:,} bytes, over the limit of "
+            f"{_MAX_DESCRIPTION_BYTES:,}: put the models into several algorithms",
+        )
 
 
 def model_spec(model: Model, owner: str, algorithm: str, store: FileStore) -> ModelSpec:
