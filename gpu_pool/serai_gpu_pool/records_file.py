@@ -68,4 +68,5 @@ def _measured_when_prepared(model: ModelSpec) -> Record | None:
         load_s["host"] = form.page_in_s
     best = found.forms[found.best]
     improve_bytes = best.load_peak_bytes + best.resident_bytes
-    return Record(form.resident_bytes, load_s, {"cpu": form.batch_s}, form.activation_bytes, improve_bytes)
+    best_s = {"cpu": best.batch_s} if found.best != found.first else {}
+    return Record(form.resident_bytes, load_s, {"cpu": form.batch_s}, best_s, form.activation_bytes, improve_bytes)

@@ -286,7 +286,7 @@ def test_a_host_tier_over_its_budget_closes_what_was_used_longest_ago_and_no_mor
     assert bench.scheduler.host.used == 20 * MIB
 
 
-def test_a_hot_model_is_opened_again_in_its_faster_form_and_its_times_are_measured_anew():
+def test_a_hot_model_is_opened_again_in_its_faster_form_and_each_form_has_times_of_its_own():
     bench = Bench(improve_after=2)
     bench.resident("m", improves=True)
     bench.call("m")
@@ -300,7 +300,21 @@ def test_a_hot_model_is_opened_again_in_its_faster_form_and_its_times_are_measur
     bench.improved("m", size=20)
     device = bench.scheduler.devices["cpu"]
     assert device.ledger.resident["m"] == 20 * MIB and device.ledger.free == 80 * MIB
-    assert bench.scheduler.models["m"].times_on("cpu").known == {}
+    model = bench.scheduler.models["m"]
+    first = model.times["cpu"].known
+    assert first and model.times_on("cpu").known == {}
+    bench.call("m")
+    bench.advance()
+    bench.done(seconds=0.001)
+    assert model.times_on("cpu").known == {1: 0.001} and model.times["cpu"].known == first
+    bench.order("m", "unload")
+    bench.advance()
+    bench.left("m")
+    assert model.times_on("cpu").known == {1: 0.001}, "on the host it stays in that form"
+    bench.order("m", "unload")
+    bench.advance()
+    bench.left("m")
+    assert model.times_on("cpu").known == first, "it opens in the first form again"
 
 
 def test_a_worker_that_does_not_give_memory_back_is_replaced_although_calls_wait():

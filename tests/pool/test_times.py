@@ -95,12 +95,6 @@ def test_no_batch_takes_longer_than_others_should_wait():
     assert learned(n1=5.0, n2=5.1).best_size(64, 64, 0.025) == 1, "one always runs"
 
 
-def test_a_new_form_of_a_model_is_measured_anew():
-    times = learned(n1=0.002, n8=0.008)
-    times.clear()
-    assert times.predict(8) == 0.0 and times.known == {} and times.best_size(64, 64, 0.025) == 1
-
-
 sizes_and_seconds = st.lists(st.tuples(st.integers(1, 64), st.floats(1e-6, 100.0)), max_size=12)
 
 

@@ -47,7 +47,7 @@ class Residence(NamedTuple):
 
 
 class Copy:
-    __slots__ = ("began_at", "can_improve", "can_page", "condemned", "improved", "improving", "is_unused", "kept_bytes",
+    __slots__ = ("began_at", "can_improve", "can_page", "condemned", "improving", "is_unused", "kept_bytes",
                  "key", "last_used", "loaded_at", "model", "place", "reason", "runs", "source", "target",
                  "worker")  # fmt: skip
 
@@ -61,7 +61,6 @@ class Copy:
         self.can_page = False
         self.can_improve = False
         self.improving = False  # a faster form is being opened beside it
-        self.improved = False
         self.kept_bytes = 0
         self.began_at = 0.0  # of the load or departure that goes on
         self.loaded_at = 0.0
@@ -70,6 +69,11 @@ class Copy:
         self.is_unused = True  # no batch since it was loaded
         self.condemned = False  # goes as soon as it is not leased; gets no new batch
         self.reason = ""  # why it goes, or last went
+
+    @property
+    def improved(self) -> bool:
+        """Does it run in its fastest form?"""
+        return self.worker.device in self.model.improved_on
 
     @property
     def takes_batches(self) -> bool:
@@ -84,5 +88,6 @@ class Copy:
     def gone(self) -> None:
         """Its process has ended, or it was closed."""
         self.place = Place.DISK
-        self.condemned = self.improving = self.improved = self.can_improve = self.can_page = False
+        self.condemned = self.improving = self.can_improve = self.can_page = False
+        self.model.improved_on.discard(self.worker.device)
         self.kept_bytes = self.runs = 0

@@ -189,12 +189,11 @@ class Device:
         copy.improving = False
         if residence is not None:
             residence = believable.residence(residence, copy.model)
-            copy.improved = True
+            copy.model.improved_on.add(self.id)
             self._counts.improvements += 1
             self.ledger.correct(copy.key, residence.num_bytes)
             copy.kept_bytes, copy.can_page = residence.kept_bytes, residence.can_page
             copy.model.measured_bytes = residence.num_bytes
-            copy.model.times_on(self.id).clear()
             if residence.num_bytes > self.most_for(copy.model):
                 self.evict(copy, "too_large", now)
 

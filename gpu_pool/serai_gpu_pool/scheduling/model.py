@@ -47,10 +47,12 @@ class Model:
     __slots__ = (
         "activation_bytes",
         "asked_at",
+        "best_times",
         "called_at",
         "framework",
         "gap_s",
         "improve_bytes",
+        "improved_on",
         "key",
         "last_used",
         "load_s",
@@ -73,7 +75,9 @@ class Model:
         self.key = spec.key
         self.framework = framework
         self.queue = FairQueue(max_queued)
-        self.times: dict[str, Times] = {}  # by device
+        self.times: dict[str, Times] = {}  # by device, in the form that opens first
+        self.best_times: dict[str, Times] = {}  # the same of the form that runs fastest
+        self.improved_on: set[str] = set()  # devices on which it runs in that form now
         self.measured_bytes = 0  # device memory when it was last resident; 0: never was
         self.improve_bytes = 0  # most that opening its fastest form takes; 0: not known
         self.load_s: dict[str, float] = {}  # by the tier it came from
@@ -96,9 +100,11 @@ class Model:
         self.called_at = now
 
     def times_on(self, device: str) -> Times:
-        times = self.times.get(device)
+        """Of the form in which it runs there now."""
+        forms = self.best_times if device in self.improved_on else self.times
+        times = forms.get(device)
         if times is None:
-            times = self.times[device] = Times()
+            times = forms[device] = Times()
         return times
 
     def held_against(self, ticket: Ticket, now: float) -> Verdict | None:

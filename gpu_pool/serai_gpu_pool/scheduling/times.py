@@ -53,12 +53,6 @@ class Times:
             step = min(seconds, _MOST * before) - before
             self._seconds[size] = before + (_SLOWER if step > 0 else _FASTER) * step
 
-    def clear(self) -> None:
-        """The model now runs in another form: all that is known is out of date."""
-        self._sizes.clear()
-        self._seconds.clear()
-        self._trials.clear()
-
     def predict(self, size: int) -> float:
         """Seconds that a batch of this size takes; 0 when nothing is known."""
         exact = self._seconds.get(size)
