@@ -6,6 +6,7 @@ The answer is JSON lines: {"log": "…"} while it builds, then {"version": {…}
 import asyncio
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -44,8 +45,10 @@ _SIGN_OF_LIFE_S = 15.0
 #: not keep the look-ups of calls waiting.
 _MAX_BUILDS = 2
 _MAX_WAITING = 8
+#: Builds of one account among them: others find a place even when somebody's models take a minute each to be refused.
+_MAX_OF_ACCOUNT = 4
 _builders = ThreadPoolExecutor(_MAX_BUILDS, "build")
-_num_builds = 0
+_builds: Counter[str] = Counter()  # under way or waiting, by account
 
 _ACCEPTED = ("application/gzip", "application/x-gzip", "application/x-tar+gzip")
 
@@ -64,8 +67,7 @@ async def publish(request: Request) -> StreamingResponse:
         raise InvalidRequest("visibility must be public or private")
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() not in _ACCEPTED:
         raise UnsupportedType("send the folder as a .tar.gz with Content-Type application/gzip")
-    if _num_builds >= _MAX_BUILDS + _MAX_WAITING:
-        raise TooManyRequests(f"{_num_builds} builds are under way or waiting; try again later", retry_after_s=10)
+    _check_room(caller.account)
     home: Path = request.app.state.settings.home
     (home / "tmp").mkdir(exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="publish-", dir=home / "tmp"))
@@ -76,6 +78,22 @@ async def publish(request: Request) -> StreamingResponse:
         raise
     lines = _build(request, folder, caller.account, Publish(public=visibility == "public"))
     return StreamingResponse(lines, media_type="application/x-ndjson")
+
+
+def _check_room(account: Account) -> None:
+    """Raises TooManyRequests."""
+    num_builds = _builds.total()
+    if num_builds >= _MAX_BUILDS + _MAX_WAITING:
+        raise TooManyRequests(f"{num_builds} builds are under way or waiting; try again later", retry_after_s=10)
+    if _builds[account.id] >= _MAX_OF_ACCOUNT:
+        text = f"{_MAX_OF_ACCOUNT} builds of yours are under way or waiting; try again when one has ended"
+        raise TooManyRequests(text, retry_after_s=10)
+
+
+def _ended(account: Account) -> None:
+    _builds[account.id] -= 1
+    if not _builds[account.id]:
+        del _builds[account.id]
 
 
 async def _receive(request: Request, place: Path) -> None:
@@ -94,8 +112,7 @@ async def _receive(request: Request, place: Path) -> None:
 async def _build(request: Request, folder: Path, account: Account, how: Publish) -> AsyncIterator[bytes]:
     """Lines as they come. The build goes on to its end even if nobody listens any more."""
     state = request.app.state
-    global _num_builds
-    _num_builds += 1
+    _builds[account.id] += 1
     loop = asyncio.get_running_loop()
     lines: asyncio.Queue[Line | None] = asyncio.Queue()
 
@@ -107,7 +124,6 @@ async def _build(request: Request, folder: Path, account: Account, how: Publish)
             say({"log": text})
 
     def work() -> None:
-        global _num_builds
         try:
             extract_to = folder / "tree"
             with (folder / "archive").open("rb") as archive:
@@ -122,10 +138,10 @@ async def _build(request: Request, folder: Path, account: Account, how: Publish)
             say({"error": describe(internal, new_request_id())})
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-            _num_builds -= 1
             say(None)
 
     working = loop.run_in_executor(_builders, work)
+    working.add_done_callback(lambda _: _ended(account))
     while True:
         try:
             async with asyncio.timeout(_SIGN_OF_LIFE_S):

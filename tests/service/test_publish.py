@@ -1,0 +1,59 @@
+"""Publishing over HTTP, where many do it at once."""
+
+import http.client
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from serai_gateway.catalogue import Permissions, open_catalogue
+from serai_gateway.testing import PATIENCE_S, Service
+from serai_gpu_pool.testing.prepared import layers
+
+pytestmark = pytest.mark.needs_bubblewrap
+
+
+@pytest.fixture
+def other_key(service: Service) -> str:
+    """Of an account of its own."""
+    catalogue = open_catalogue(Path(service.home))
+    key = catalogue.create_key(catalogue.ensure_account("busybody"), "test", Permissions(manage=True)).text
+    catalogue.close()
+    return key
+
+
+def _archive(owner: str, name: str, seed: int) -> bytes:
+    about = f'[algorithm]\nowner = "{owner}"\nname = "{name}"\n[models.m]\nfile = "m.onnx"\n'
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as tar:
+        for path, data in (("algorithm.toml", about.encode()), ("m.onnx", layers(512, 512, seed=seed))):
+            info = tarfile.TarInfo(path)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return packed.getvalue()
+
+
+def _begin(service: Service, key: str, archive: bytes) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+    """A build whose log has begun, so that it counts."""
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=PATIENCE_S)
+    headers = {"Authorization": f"Simple {key}", "Content-Type": "application/gzip"}
+    connection.request("POST", "/v1/publish", archive, headers)
+    return connection, connection.getresponse()
+
+
+def test_the_builds_of_one_account_leave_places_for_others(service: Service, other_key: str) -> None:
+    begun = [_begin(service, service.key, _archive("operator", f"busy{at}", at)) for at in range(4)]
+    try:
+        assert [answer.status for _, answer in begun] == [200] * 4
+        connection, refused = _begin(service, service.key, _archive("operator", "busy4", 4))
+        assert refused.status == 429 and b"4 builds of yours are under way" in refused.read()
+        connection.close()
+        connection, other = _begin(service, other_key, _archive("busybody", "quick", 5))
+        assert other.status == 200 and b'"version"' in other.read()
+        connection.close()
+        for _, answer in begun:
+            assert b'"version"' in answer.read()
+    finally:
+        for connection, _ in begun:
+            connection.close()
