@@ -5,7 +5,7 @@ import os
 from importlib.util import find_spec
 
 from serai_gpu_pool.frameworks.registry import FRAMEWORK_OF, missing
-from serai_gpu_pool.scheduling.devices import DeviceSpec
+from serai_gpu_pool.scheduling.memory import DeviceSpec
 from serai_gpu_pool.settings import SettingError
 
 #: Of a GPU's free memory, what is left to runtimes that take some on nobody's account.

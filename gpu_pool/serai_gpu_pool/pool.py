@@ -23,7 +23,7 @@ from serai_gpu_pool.records_file import RecordsFile
 from serai_gpu_pool.replica_link import ReplicaLink
 from serai_gpu_pool.scheduling.commands import Order
 from serai_gpu_pool.scheduling.copies import Residence, WorkerId
-from serai_gpu_pool.scheduling.devices import DeviceSpec
+from serai_gpu_pool.scheduling.memory import DeviceSpec
 from serai_gpu_pool.scheduling.scheduler import Scheduler
 from serai_gpu_pool.settings import Settings
 from serai_gpu_pool.version_sockets import VersionSockets

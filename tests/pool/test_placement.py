@@ -7,8 +7,9 @@ from serai_gpu_pool.core import Counts, Ticket
 from serai_gpu_pool.eviction import POLICIES
 from serai_gpu_pool.scheduling import placement
 from serai_gpu_pool.scheduling.copies import Place
-from serai_gpu_pool.scheduling.devices import Device, DeviceSpec
+from serai_gpu_pool.scheduling.devices import Device
 from serai_gpu_pool.scheduling.host import HostTier
+from serai_gpu_pool.scheduling.memory import DeviceSpec
 from serai_gpu_pool.scheduling.model import Model
 from serai_gpu_pool.scheduling.turns import Turns
 from serai_gpu_pool.scheduling.wanted import Wanted

@@ -12,7 +12,7 @@ from serai_gpu_pool.eviction import POLICIES
 from serai_gpu_pool.frameworks.registry import FRAMEWORK_OF
 from serai_gpu_pool.scheduling.commands import Order
 from serai_gpu_pool.scheduling.copies import Place, Residence, WorkerId
-from serai_gpu_pool.scheduling.devices import DeviceSpec
+from serai_gpu_pool.scheduling.memory import DeviceSpec
 from serai_gpu_pool.scheduling.scheduler import Scheduler
 from serai_gpu_pool.settings import BatchLimits, Limits
 from serai_gpu_pool.testing.world import World

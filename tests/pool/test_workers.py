@@ -109,7 +109,7 @@ def test_a_bad_item_fails_alone(on_workers):
         await loaded(here, spec)
         here.workers.run(batch(1, spec.key, b"[1,2,3]", b"nonsense", b"[1]", b"[4,5,6]"))
         _, _, results, _, _ = await here.events.next("on_batch_done")
-        assert [outcome.kind for outcome, _ in results] == ["ok", "InputError", "InputError", "ok"]
+        assert [outcome.kind for outcome, _ in results] == ["ok", "ParsingError", "InputError", "ok"]
         assert json.loads(bytes(results[3][1])) == [5, 6, 7]
 
     on_workers(scenario)

@@ -11,7 +11,7 @@ from serai.ipc.messages import ModelSpec
 from serai_gpu_pool.core import End, Refused, Ticket
 from serai_gpu_pool.eviction import POLICIES
 from serai_gpu_pool.scheduling.commands import Order
-from serai_gpu_pool.scheduling.devices import DeviceSpec
+from serai_gpu_pool.scheduling.memory import DeviceSpec
 from serai_gpu_pool.scheduling.scheduler import Scheduler
 from serai_gpu_pool.settings import Limits
 from serai_gpu_pool.simulator.machine import Hardware, Machine

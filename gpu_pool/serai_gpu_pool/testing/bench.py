@@ -10,7 +10,7 @@ from serai_gpu_pool.core import Batch, End, LoadFailure, Outcome, Ticket
 from serai_gpu_pool.frameworks.registry import FRAMEWORK_OF
 from serai_gpu_pool.scheduling.commands import Order
 from serai_gpu_pool.scheduling.copies import Residence, WorkerId
-from serai_gpu_pool.scheduling.devices import DeviceSpec
+from serai_gpu_pool.scheduling.memory import DeviceSpec
 from serai_gpu_pool.scheduling.scheduler import Scheduler
 from serai_gpu_pool.settings import Limits
 from serai_gpu_pool.testing.fakes import RecordedEffects
