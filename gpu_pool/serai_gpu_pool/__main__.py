@@ -35,7 +35,8 @@ def main() -> None:
     try:
         uvloop.run(_serve(settings))
     except SettingError as error:
-        sys.exit(f"serai_gpu_pool: {error}")
+        sys.stderr.write(f"serai_gpu_pool: error: {error}\n")
+        sys.exit(2)  # as argparse: it is of no use to start it again with the same settings
 
 
 async def _serve(settings: Settings) -> None:

@@ -1,7 +1,7 @@
 """What operators ask of single models: done when it is so, and otherwise they are told why it cannot be."""
 
 from serai_gpu_pool.core import Broken, Refused
-from serai_gpu_pool.testing.bench import Bench
+from serai_gpu_pool.testing.bench import MIB, Bench
 
 
 def test_a_model_is_loaded_without_a_call_and_the_order_is_settled_when_it_is_there():
@@ -22,12 +22,29 @@ def test_a_pinned_model_is_loaded_and_stays_until_it_is_unpinned():
     bench.advance()
     bench.loaded("a")
     bench.advance(100)
-    waits = bench.call("b", size=12)
+    refused = bench.end(bench.call("b", size=22))
+    assert refused.code == "unavailable" and refused.retriable and "pinned hold 10 MiB" in refused.message
+    order = bench.order("b", "pin", size=22)
     bench.advance(10)
-    assert not bench.effects.gone and bench.end(waits) is None
+    assert bench.settled[order.id] == refused and not bench.effects.gone
     bench.order("a", "unpin")
+    bench.call("b", size=22)
     bench.advance()
     assert bench.effects.gone == ["a"]
+
+
+def test_a_run_beside_pinned_models_gets_what_they_leave_and_does_not_wait_for_more():
+    bench = Bench(budget=30)
+    bench.resident("m")
+    bench.scheduler.models["m"].activation_bytes[1] = 15 * MIB
+    for name in ("a", "b"):
+        bench.order(name, "pin", size=4)
+        bench.advance()
+        bench.loaded(name, size=8)
+    waits = bench.call("m")
+    bench.advance()
+    (batch,) = bench.effects.batches
+    assert batch.tickets == [waits] and batch.activation_bytes == 4 * MIB
 
 
 def test_a_pinned_model_comes_back_after_its_worker_was_lost():
@@ -93,16 +110,16 @@ def test_what_is_not_in_memory_is_unloaded_already():
 
 
 def test_an_order_that_cannot_be_carried_out_in_time_says_so_and_is_forgotten():
-    bench = Bench(budget=30)
-    bench.order("a", "pin")
+    bench = Bench(budget=30, late_s=100.0)
+    bench.resident("a")
+    bench.call("a")
     bench.advance()
-    bench.loaded("a")
     order = bench.order("b", "pin", size=20, timeout=5.0)
     bench.advance(1.0)
-    assert bench.scheduler.next_wakeup(bench.now) == bench.now + 4.0
     bench.advance(4.0)
     assert bench.settled[order.id].code == "deadline" and bench.settled[order.id].retriable
-    bench.order("a", "unpin")
+    bench.done()
+    bench.left("a")
     bench.advance(10)
     assert [key for _, key in bench.effects.loads] == ["a"], "nobody wants b any more"
 

@@ -9,7 +9,7 @@ import pytest
 
 from serai_gateway.build.testing import write_tree
 from serai_gateway.testing import Service
-from serai_gpu_pool.testing import nets
+from serai_gpu_pool.testing import models, nets
 from serai_gpu_pool.testing.formats import maker
 
 pytestmark = pytest.mark.needs_bubblewrap
@@ -95,3 +95,33 @@ def test_json_that_is_none_is_refused_by_a_model_as_by_code(
 ) -> None:
     answer = service.call(published("onnx"), body)
     assert answer.status == 400 and says in answer.json()["error"]["message"]
+
+
+def test_a_declaration_that_is_put_right_counts_from_the_next_version_on(service: Service, tmp_path: Path) -> None:
+    file = maker("torchscript").net_script()
+
+    def publish(entry: str) -> None:
+        about = f'[algorithm]\nowner = "operator"\nname = "corrected"\n[models.net]\nfile = "net.pt"{entry}'
+        service.publish(write_tree(tmp_path / "source", {"algorithm.toml": about, "net.pt": file}))
+
+    body = json.dumps(nets.example(2).tolist()).encode()
+    publish(DECLARED.replace('"input"', '"picture"').replace("8, 8", "9, 9"))
+    assert '"picture": float32 [?, 1, 9, 9]' in service.call("operator/corrected", body).json()["error"]["message"]
+    publish(DECLARED)
+    assert len(service.call("operator/corrected", body).json()["result"]) == 2
+    assert '"picture"' in service.call("operator/corrected/1.0.0", body).json()["error"]["message"]
+
+
+def test_several_models_without_code_say_where_one_of_them_is_run(service: Service, tmp_path: Path) -> None:
+    about = '[algorithm]\nowner = "operator"\nname = "pair"\n[models.a]\nfile = "a.onnx"\n[models.b]\nfile = "b.onnx"\n'
+    files = {"algorithm.toml": about, "a.onnx": models.add_one(), "b.onnx": models.take_row()}
+    service.publish(write_tree(tmp_path / "source", files))
+    answer = service.call("operator/pair", b"[[1, 2, 3]]")
+    assert (
+        answer.status == 422
+        and "(a, b) with POST /v2/models/operator/pair/MODEL/infer" in answer.json()["error"]["message"]
+    )
+    body = {"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}]}
+    headers = {"Authorization": f"Simple {service.key}"}
+    answer = service.request("POST", "/v2/models/operator/pair/a/infer", json.dumps(body).encode(), headers)
+    assert answer.json()["outputs"][0]["data"] == [2, 3, 4]

@@ -59,6 +59,12 @@ def test_wrong_options_are_usage_errors(options: tuple[str, ...]) -> None:
     assert "usage: serai up" in done.stderr
 
 
+def test_a_setting_that_only_a_daemon_finds_wrong_is_one_clear_line_and_not_tried_for_ever(tmp_path: Path) -> None:
+    done = up("--home", str(tmp_path / "home"), "--port", "0", "--devices", "toaster")
+    assert done.returncode == 1
+    assert one_line(done.stderr).startswith('serai up: --devices: there is no "toaster" here; found: ')
+
+
 def test_the_key_file_is_private_and_the_key_has_the_known_form(service: Service) -> None:
     assert stat.S_IMODE((service.home / "operator.key").stat().st_mode) == 0o600
     assert stat.S_IMODE(service.home.stat().st_mode) == 0o700

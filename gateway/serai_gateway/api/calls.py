@@ -24,6 +24,7 @@ from serai_gateway.errors import (
     PlatformError,
     TooLarge,
     Unauthenticated,
+    Unprocessable,
     error_body,
     error_headers,
     of_refusal,
@@ -111,6 +112,8 @@ class Calls:
         content_type = parse_content_type(headers)
         version, spec = await self._cache.version(wanted.owner, wanted.name, wanted.version, caller.account)
         check_permission(caller, version)
+        if spec.kind == "model" and len(spec.models) != 1:
+            raise Unprocessable(_without_code(version, spec))
         return Admitted(caller.account, version, spec, options, content_type)
 
     async def _run(
@@ -176,6 +179,15 @@ def _answer(
 def _is_unreadable_input(failure: Failure) -> bool:
     """Whether the replica or the device worker could not read the input: the caller's mistake."""
     return failure.error_type == "ParsingError" and failure.message.startswith("input is not JSON: ")
+
+
+def _without_code(version: Version, spec: VersionSpec) -> str:
+    name, models = f"{version.owner}/{version.name}", [model.name for model in spec.models]
+    there_are = ", ".join(models[:8]) + (" and others" if len(models) > 8 else "")
+    return (
+        f"{name} has {len(models)} models and no code that says which one a call is for; run one of them ({there_are}) "
+        f"with POST /v2/models/{name}/MODEL/infer"
+    )
 
 
 def _explain_deadline(timeout_s: float, call: Admitted) -> str:

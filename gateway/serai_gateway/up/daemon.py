@@ -14,6 +14,11 @@ _LONGEST_PAUSE_S = 10.0
 #: A daemon that ran this long was well: its next death is again a first one.
 _WELL_AFTER_S = 10.0
 
+#: How a daemon ends that cannot work with what it was told, as argparse does; starting it again helps nobody.
+_WRONG_SETTINGS = 2
+#: Its last words are looked for in so much of its log.
+_LAST_WORDS_BYTES = 4096
+
 
 class Daemon:
     """Keeps one process running.
@@ -46,6 +51,7 @@ class Daemon:
         self._process: asyncio.subprocess.Process | None = None
         self._is_stopping = False
         self._task: asyncio.Task[None] | None = None
+        self.refused: asyncio.Future[str] = asyncio.get_running_loop().create_future()  # why it does not start
 
     @property
     def pid(self) -> int | None:
@@ -108,6 +114,9 @@ class Daemon:
             code = await self._process.wait()
             if self._is_stopping:
                 return
+            if code == _WRONG_SETTINGS and not self.refused.done():
+                self.refused.set_result(self._last_words())
+                return
             ended = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
             self._on_event(f"{self.name} {ended}; starting it again (see {self._log})")
             if time.monotonic() - started > _WELL_AFTER_S:
@@ -117,3 +126,9 @@ class Daemon:
                 pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
             if not self._is_stopping:
                 await self._spawn()
+
+    def _last_words(self) -> str:
+        with self._log.open("rb") as log:
+            log.seek(max(0, self._log.stat().st_size - _LAST_WORDS_BYTES))
+            lines = log.read().decode("utf-8", "replace").split("\n")
+        return next((line for line in reversed(lines) if line.strip()), "it does not say why")

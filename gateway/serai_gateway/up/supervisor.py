@@ -72,7 +72,7 @@ class Supervisor:
             await self._start_all()
             if not self._stop.is_set():
                 on_ready(self)
-            await self._stop.wait()
+            await self._or_stop(self._until_refused())
         finally:
             await self._stop_all()
 
@@ -115,11 +115,11 @@ class Supervisor:
         preparing = asyncio.create_task(self._prepare(prepared))
         try:
             await asyncio.gather(runner.start(), pool.start())
-            await self._or_stop(prepared.wait(), preparing)
+            await self._or_stop(prepared.wait(), preparing, self._until_refused())
             if self._stop.is_set():
                 return
             await gateway.start()
-            await self._or_stop(self._until_ready())
+            await self._or_stop(self._until_ready(), self._until_refused())
             await self._or_stop(preparing)
         finally:
             if not preparing.done():
@@ -131,6 +131,9 @@ class Supervisor:
         stop = asyncio.create_task(self._stop.wait())
         done, _ = await asyncio.wait([*waiting, stop], return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
+        for task, given in zip(waiting, tasks, strict=True):
+            if task is not given and task not in done:
+                task.cancel()
         for task in done:
             await task
 
@@ -193,6 +196,12 @@ class Supervisor:
             raise
         if code != 0:
             raise StartError(f"preparing {self._home.path} failed; see {self._home.logs / 'prepare.log'}")
+
+    async def _until_refused(self) -> None:
+        """Until a daemon cannot work with its settings. Raises StartError."""
+        refusals = [daemon.refused for daemon in self._daemons]
+        done, _ = await asyncio.wait(refusals, return_when=asyncio.FIRST_COMPLETED)
+        raise StartError(next(iter(done)).result().rpartition("error: ")[2])
 
     async def _until_ready(self) -> None:
         """Ask /readyz until all parts are there; it waits by itself for parts that are coming up."""

@@ -66,10 +66,11 @@ def runtime_tag(format: ModelFormat) -> str:
 def prepared_folder(home: Path, spec: ModelSpec, runtime_tag: str) -> Path:
     """Where the prepared form of a model belongs, whether it is there or not.
 
-    What a format that can run code says of itself is believed for models of the same owner only.
+    What a format that can run code says of itself is believed for models of the same owner only, with the same inputs
+    and outputs declared.
     """
-    owner = "" if spec.format == "onnx" else spec.owner
-    short = hashlib.sha256(f"{runtime_tag}\n{owner}".encode()).hexdigest()[:12]
+    of_whom = "" if spec.format == "onnx" else spec.of_whom
+    short = hashlib.sha256(f"{runtime_tag}\n{of_whom}".encode()).hexdigest()[:12]
     return root(home) / f"{spec.sha256}-{short}"
 
 

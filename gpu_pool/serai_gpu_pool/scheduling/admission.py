@@ -53,7 +53,7 @@ def no_device(model: Model, devices: Collection[Device], now: float) -> End | No
     if not able:
         return refusals.no_framework(model)
     if all(model.least_bytes > one.most_for(model) for one in able):
-        return refusals.too_large(model, max(one.ledger.budget for one in able))
+        return refusals.too_large(model, able)
     workers = [one.staff.worker_for(model) for one in able]
     if all(worker.error and now < worker.retry_at for worker in workers):
         return refusals.no_worker(workers[0].error)

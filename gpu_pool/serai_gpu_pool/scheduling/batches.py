@@ -71,9 +71,11 @@ def size(copy: Copy, device: Device, limits: Limits) -> tuple[int, int]:
     number = times.best_size(len(model.queue), limits.batch.max_items, limits.batch.max_seconds)
     while number > 1 and model.activation(number) > device.ledger.free:
         number //= 2
-    # One large input must not shut out all the small ones after it: what nobody could free is not asked for.
-    most = max(device.most_for(model) - device.ledger.resident[copy.key], 0)
-    return number, min(model.activation(number), most)
+    activation = model.activation(number)
+    if activation > device.ledger.free:
+        # One large input must not shut out all the small ones after it: what nobody could free is not asked for.
+        activation = min(activation, max(device.most_for(model) - device.ledger.resident[copy.key], 0))
+    return number, activation
 
 
 def is_better_later(copy: Copy, device: Device, size: int, behind: Batch, now: float) -> bool:

@@ -58,8 +58,22 @@ class Memory:
         return self.spec.id
 
     def most_for(self, model: Model) -> int:
-        """Bytes that this model can have when everybody else has gone: one that needs more can never be loaded."""
-        return self.ledger.budget - self.staff.base_of(self.staff.worker_for(model))
+        """Bytes that this model can have when all have gone that may go: one that needs more is not loaded."""
+        return self.ledger.budget - self.staff.base_of(self.staff.worker_for(model)) - self.pinned_beside(model)
+
+    def pinned_beside(self, model: Model) -> int:
+        """Bytes that operators keep for other models, and for the workers that these are in."""
+        own = self.staff.worker_for(model)
+        models = sum(
+            num_bytes
+            for key, num_bytes in self.ledger.resident.items()
+            if (copy := self.copies.get(key)) is not None and copy.model is not model and copy.model.pinned
+        )
+        return models + sum(
+            self.staff.base_of(one)
+            for one in self.workers.values()
+            if one.id.owner and one is not own and one.is_pinned
+        )
 
     @property
     def is_kept_for_run(self) -> bool:

@@ -25,7 +25,6 @@ class Places:
         self._later: dict[str, Model] = {}  # that operators want, and that could not be loaded lately
         self._devices = devices
         self._limits = limits
-        self._largest_budget = max(one.ledger.budget for one in devices.values())
 
     def find(self, model: Model, now: float) -> None:
         """Called when something has changed for a model that may have calls."""
@@ -83,7 +82,7 @@ class Places:
                 continue
             device = placement.choose(self._devices.values(), model, self._limits.placement)
             if device is None:
-                calls.refuse_all(model, refusals.too_large(model, self._largest_budget))
+                calls.refuse_all(model, refusals.too_large(model, self._able(model)))
                 self.wanted.discard(model.key)
             elif device.id not in busy and self._try_load(device, model, now):
                 busy.add(device.id)
@@ -102,6 +101,10 @@ class Places:
             self.wanted.discard(model.key)
             device.workers[copy.worker].waiting[model.key] = model
         return False
+
+    def _able(self, model: Model) -> list[Device]:
+        devices = list(self._devices.values())
+        return [one for one in devices if model.framework in one.spec.frameworks] or devices
 
     def look_again(self, worker: Worker, now: float) -> None:
         """Something has changed for those who wait for this worker."""

@@ -1,9 +1,18 @@
 """What a call that is not run is told. Pure; every text says which limit it was and what helps."""
 
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
 from serai_gpu_pool.core import Broken, LoadFailure, Refused, Verdict
 from serai_gpu_pool.scheduling.model import Model
 from serai_gpu_pool.scheduling.strikes import MAX_STRIKES, WINDOW_S
 from serai_gpu_pool.settings import Limits
+
+if TYPE_CHECKING:
+    from serai_gpu_pool.scheduling.devices import Device
+
+#: Operators unpin when they like; to ask more often than this is of no use.
+_PINNED_S = 30.0
 
 DRAINING = Refused("draining", "the pool is stopping", retriable=True)
 EXPIRED_ON_ARRIVAL = Refused("deadline", "the deadline had passed when the call arrived")
@@ -11,18 +20,27 @@ EXPIRED = Refused("deadline", "the deadline passed before the model answered")
 HOPELESS = Refused("deadline", "the model cannot answer before the deadline any more: too much was ahead of this call")
 
 
-def too_large(model: Model, budget: int) -> Refused:
-    return Refused(
-        "too_large",
-        f"the model needs {model.least_bytes} bytes of device memory and the whole budget is {budget}: "
-        "start the pool with a larger --cpu-budget",
-    )
+def too_large(model: Model, devices: "Iterable[Device]") -> Refused:
+    """It fits into none of these, at least as long as others are pinned there."""
+    device = max(devices, key=lambda one: one.most_for(model))
+    budget, pinned = device.ledger.budget, device.pinned_beside(model)
+    worker = device.staff.worker_for(model)
+    parts = [f"the model needs {_size(model.least_bytes)} of device memory"]
+    if base := device.staff.base_of(worker):
+        parts.append(f"the {model.framework} worker that runs it {_size(base)}")
+    if pinned:
+        parts.append(f"models that are pinned hold {_size(pinned)}")
+    text = f"{', '.join(parts)}; the whole budget of {device.id} is {_size(budget)}"
+    if pinned and model.least_bytes + base <= budget:
+        return Refused("unavailable", f"{text}: unpin a model (serai pool unpin OWNER/NAME)", True, _PINNED_S)
+    return Refused("too_large", f"{text}: start Serai with a larger budget (--cpu-budget)")
 
 
 def no_framework(model: Model) -> Refused:
     return Refused(
         "unavailable",
-        f"no device here runs {model.spec.format} models: {model.framework} is not installed on this machine",
+        f"no device here runs {model.spec.format} models: {model.framework} was not installed when the pool started; "
+        "install it (make frameworks) and restart Serai",
     )
 
 
@@ -73,6 +91,10 @@ def not_loaded(failure: LoadFailure, before: Verdict | None, limits: Limits, now
         return Verdict(Broken(failure.message), now + wait_s, attempts)
     end = Refused("unavailable", failure.message, retriable=failure.kind == "memory", retry_after_s=wait_s)
     return Verdict(end, now + wait_s, attempts)
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / (1 << 20):,.4g} MiB" if num_bytes >= 1 << 20 else f"{num_bytes / 1024:,.3g} KiB"
 
 
 def _busy(message: str, wait_s: float) -> Refused:

@@ -66,7 +66,7 @@ class Reports:
         if copy.place is Place.RESIDENT:
             self._places.find(copy.model, now)
         else:
-            self._calls.refuse_all(copy.model, refusals.too_large(copy.model, device.ledger.budget))
+            self._calls.refuse_all(copy.model, refusals.too_large(copy.model, [device]))
 
     def on_load_failed(self, id: WorkerId, key: str, failure: LoadFailure, now: float) -> None:
         """Its callers are told why, and so are later ones until it is worth another try. Out of memory is tried once

@@ -16,6 +16,7 @@ Headers are msgpack arrays: [tag, field, field, …] in the order written here. 
 which all processes of one machine share.
 """
 
+import zlib
 from typing import Literal
 
 import msgspec
@@ -53,8 +54,19 @@ class ModelSpec(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def key(self) -> str:
-        """What the pool knows this model by. A file that is only data is shared by all who published it."""
-        return self.sha256 if self.format == "onnx" else f"{self.owner}/{self.sha256}"
+        """What the pool knows this model by. A file that is only data is shared by all who published it.
+
+        A program is its owner's, with the inputs and outputs that were declared for it: another version of the same
+        file may declare others.
+        """
+        return self.sha256 if self.format == "onnx" else f"{self.of_whom}/{self.sha256}"
+
+    @property
+    def of_whom(self) -> str:
+        """Whose program it is, and with which inputs and outputs: 8 hex digits, so that versions differ in them."""
+        if not self.inputs and not self.outputs:
+            return self.owner
+        return f"{self.owner}/{zlib.crc32(_encode((self.inputs, self.outputs))):08x}"
 
 
 class Limits(msgspec.Struct, frozen=True, array_like=True):
