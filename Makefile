@@ -35,6 +35,7 @@ install: .venv/.installed
 frameworks: install
 	@echo "· installing PyTorch and TensorFlow (about 2 GB)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable ".[torch,tensorflow]"
+	@echo "· a Serai that is running uses them from its next start on"
 
 up: install
 	@$(BIN)/serai up $(ARGS)
