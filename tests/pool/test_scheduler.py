@@ -285,6 +285,18 @@ def test_a_host_tier_over_its_budget_closes_what_was_used_longest_ago_and_no_mor
     assert bench.scheduler.host.used == 20 * MIB
 
 
+def test_weights_on_a_gpu_are_copies_and_those_in_memory_count_from_the_load_on():
+    bench = Bench(devices=2, host=50)
+    bench.call("m")
+    bench.advance()
+    assert bench.effects.loads == [(bench.worker(device="cuda:0"), "m")]
+    bench.loaded("m", pages=True, device="cuda:0")
+    assert bench.scheduler.host.used == 10 * MIB
+    bench.lost(device="cuda:0")
+    assert bench.scheduler.host.used == 0
+    bench.scheduler.check_integrity()
+
+
 def test_a_hot_model_is_opened_again_in_its_faster_form_and_each_form_has_times_of_its_own():
     bench = Bench(improve_after=2)
     bench.resident("m", improves=True)

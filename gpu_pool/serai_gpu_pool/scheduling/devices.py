@@ -76,6 +76,8 @@ class Device(Memory):
         self.ledger.commit(copy.key, residence.num_bytes if fits or not worker.id.owner else None)
         copy.place, copy.kept_bytes = Place.RESIDENT, residence.kept_bytes
         copy.can_page = residence.can_page
+        if self.copies_weights and copy.can_page:
+            self._host.hold(copy)
         copy.can_improve = residence.can_improve and not copy.improved
         copy.loaded_at = copy.last_used = now
         copy.is_unused = True
@@ -129,10 +131,13 @@ class Device(Memory):
         copy.improving = False
         if residence is not None:
             residence = believable.residence(residence, copy.model)
+            self._host.release(copy)
             copy.model.improved_on.add(self.id)
             self._counts.improvements += 1
             self.ledger.correct(copy.key, residence.num_bytes)
             copy.kept_bytes, copy.can_page = residence.kept_bytes, residence.can_page
+            if self.copies_weights and copy.can_page:
+                self._host.hold(copy)
             copy.model.measured_bytes = residence.num_bytes
             if residence.num_bytes > self.most_for(copy.model):
                 self.evict(copy, "too_large", now)

@@ -1,7 +1,7 @@
 """The tier below the devices: weights kept in RAM, so that coming back costs a copy or nothing. Pure.
 
-Bytes are counted when a copy has left its device and says what it keeps. Over the budget, those that
-were used longest ago are closed: what is left of them is on disk.
+Bytes are counted when a copy has left its device and says what it keeps, or from its load on where the device has
+copies of its own. Over the budget, those that have left and were used longest ago are closed: they are on disk then.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ class HostTier:
         self.used += copy.kept_bytes
 
     def release(self, copy: Copy) -> None:
-        """It is on a device again, or was closed. Nothing happens when it was not here."""
+        """What it keeps is not counted any more. Nothing happens when it was not."""
         if self._held.pop((copy.worker, copy.key), None) is not None:
             self.used -= copy.kept_bytes
 

@@ -57,6 +57,11 @@ class Memory:
     def id(self) -> str:
         return self.spec.id
 
+    @property
+    def copies_weights(self) -> bool:
+        """Weights on a GPU are copies of those in RAM, which stay. On the CPU they are the same pages."""
+        return self.spec.id != "cpu"
+
     def most_for(self, model: Model) -> int:
         """Bytes that this model can have when all have gone that may go: one that needs more is not loaded."""
         return self.ledger.budget - self.staff.base_of(self.staff.worker_for(model)) - self.pinned_beside(model)
