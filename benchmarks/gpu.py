@@ -83,7 +83,7 @@ def _show(name: str, figures: Any) -> None:
 def why_not(device_id: str) -> str:
     """Why nothing can be measured on this device; empty when it can."""
     if find_spec("torch") is None:
-        return 'PyTorch is not installed here: pip install "serai[torch]"'
+        return "PyTorch is not installed here: make frameworks"
     import torch
 
     if device_id.startswith("cuda") and not torch.cuda.is_available():

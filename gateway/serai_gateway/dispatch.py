@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Literal
 
-from serai.ipc.frames import Buffer
+from serai.ipc.frames import MAX_HEADER_BYTES, Buffer
 from serai.ipc.link import Link
 from serai.ipc.messages import (
     Call,
@@ -46,9 +46,6 @@ _SWEEP_S = 0.2
 
 #: A call younger than this has its caller's departure noticed only when the answer is written.
 _WATCH_AFTER_S = 0.5
-
-#: A frame says the length of its header in 16 bits.
-MAX_HEADER_BYTES = 0xFFFF
 
 Verb = Literal["load", "unload", "pin", "unpin"]
 

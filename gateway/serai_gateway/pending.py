@@ -40,7 +40,8 @@ class Pending:
         self.was_defined_again = False
 
     def settle(self, message: Reply, payload: bytes) -> None:
-        if self.watcher is not None:
-            self.watcher.cancel()
+        watcher, self.watcher = self.watcher, None  # its cancellation refers to us, and a cycle of those is never freed
+        if watcher is not None:
+            watcher.cancel()
         if not self.answer.done():
             self.answer.set_result((message, payload))

@@ -80,7 +80,7 @@ class GatewayLink(Link):
     def unread_bytes(self) -> int:
         return super().unread_bytes + self._bulky_bytes
 
-    def _send_answer(self, header: bytes, payload: bytes | memoryview) -> None:
+    def send_payload(self, header: bytes, payload: bytes | memoryview) -> None:
         """Send it, after other large ones if it is large: those who ask for little do not wait for those who ask for
         much."""
         if len(payload) >= _BULKY_BYTES and self._is_writing_much:
@@ -124,9 +124,9 @@ class GatewayLink(Link):
         if len(payload) and self.unread_bytes + len(payload) > _MAX_UNREAD_BY_GATEWAY_BYTES:
             self.send_end(ticket.id, _TOO_MANY_RESULTS)
         elif ticket.form == "tensors":
-            self._send_answer(encode(Inferred(ticket.id, outcome.tensors, duration_s)), payload)
+            self.send_answer(ticket.id, encode(Inferred(ticket.id, outcome.tensors, duration_s)), payload)
         else:
-            self._send_answer(encode(Result(ticket.id, ticket.form, duration_s)), payload)
+            self.send_answer(ticket.id, encode(Result(ticket.id, ticket.form, duration_s)), payload)
 
     def settled(self, id: int, end: End | None) -> None:
         """A command was carried out, or cannot be."""

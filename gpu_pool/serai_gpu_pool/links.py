@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from serai.ipc.frames import FrameError
+from serai.ipc.frames import MAX_HEADER_BYTES, FrameError
 from serai.ipc.messages import (
     Failure,
     Message,
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     import asyncio
 
     from serai_gpu_pool.pool import Pool
+
+#: Characters of an error that go out: what a model says of itself may be of any length.
+_MAX_MESSAGE = 4000
 
 
 class Link(Intake):
@@ -89,9 +92,23 @@ class Link(Intake):
         if outcome.kind == "ok":
             self.send_result(ticket, outcome, payload, duration_s)
         elif outcome.kind in ("too_large", "no_room"):
-            self.send_frame(encode(Refusal(ticket.id, "too_large", outcome.message)))
+            self.send_frame(encode(Refusal(ticket.id, "too_large", _short(outcome.message))))
         else:
-            self.send_frame(encode(Failure(ticket.id, outcome.kind, outcome.message, duration_s=duration_s)))
+            self.send_failure(ticket.id, outcome.kind, outcome.message, duration_s)
+
+    def send_answer(self, id: int, header: bytes, payload: bytes | memoryview = b"") -> None:
+        """A result. Names and shapes come from a worker, which is not believed: they may be longer than can be said."""
+        if len(header) <= MAX_HEADER_BYTES:
+            self.send_payload(header, payload)
+        else:
+            text = f"names and shapes of the outputs take {len(header):,} bytes, over the limit of {MAX_HEADER_BYTES:,}"
+            self.send_failure(id, "AlgorithmError", f"{text}: ask for fewer outputs")
+
+    def send_payload(self, header: bytes, payload: bytes | memoryview) -> None:
+        self.send_frame(header, payload)
+
+    def send_failure(self, id: int, kind: str, message: str, duration_s: float = 0.0) -> None:
+        self.send_frame(encode(Failure(id, kind, _short(message), duration_s=duration_s)))
 
     def send_result(self, ticket: Ticket, outcome: Outcome, payload: bytes | memoryview, duration_s: float) -> None:
         raise NotImplementedError
@@ -103,6 +120,10 @@ class Link(Intake):
 
     def send_end(self, id: int, end: End) -> None:
         if isinstance(end, Broken):
-            self.send_frame(encode(Failure(id, "InitializationError", end.message)))
+            self.send_failure(id, "InitializationError", end.message)
         else:
-            self.send_frame(encode(Refusal(id, end.code, end.message, end.retriable, end.retry_after_s)))
+            self.send_frame(encode(Refusal(id, end.code, _short(end.message), end.retriable, end.retry_after_s)))
+
+
+def _short(message: str) -> str:
+    return message if len(message) <= _MAX_MESSAGE else f"{message[:_MAX_MESSAGE]}…"

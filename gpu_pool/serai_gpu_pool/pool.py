@@ -217,9 +217,11 @@ class Pool:
     def _advance(self) -> None:
         self._advancing = False
         now = time.monotonic()
-        for order, end in self._scheduler.advance(now):
-            order.link.settled(order.id, end)
-        self._set_timer(now)
+        try:
+            for order, end in self._scheduler.advance(now):
+                order.link.settled(order.id, end)
+        finally:  # a mistake of ours must not stop the clock, or nobody's deadline passes any more
+            self._set_timer(now)
         if self._scheduler.draining and not self._scheduler.num_live:
             self._scheduler.check_integrity()
             self.drained.set()

@@ -94,8 +94,12 @@ class ReplicaLink(Link):
             return
         model = self._models.get(message.model)
         if model is None:
-            names = ", ".join(sorted(name for name in self._models if name)) or "none"
-            text = f'no model "{message.model[:64]}" in algorithm.toml; there are: {names}'
+            names = sorted(name for name in self._models if name)
+            if names and not message.model:
+                text = f'algorithm.toml has {len(names)} models, so say which: serai.model("{names[0]}")'
+            else:
+                text = f'no model "{message.model[:64]}" in algorithm.toml'
+            text += f"; there are: {', '.join(names) or 'none'}"
             self.send_frame(encode(Failure(message.id, "InputError", text)))
             return
         if not 0 < message.timeout_s <= _MAX_RUN_TIMEOUT_S or not math.isfinite(message.timeout_s):
@@ -143,9 +147,9 @@ class ReplicaLink(Link):
     def send_result(self, ticket: Ticket, outcome: Outcome, payload: bytes | memoryview, duration_s: float) -> None:
         tensors = tuple([Tensor(one.name, one.dtype, one.shape) for one in outcome.tensors])
         if self._region is not None and self._region.write(payload):
-            self.send_frame(encode(Ran(ticket.id, tensors, duration_s, len(payload))))
+            self.send_answer(ticket.id, encode(Ran(ticket.id, tensors, duration_s, len(payload))))
         else:
-            self.send_frame(encode(Ran(ticket.id, tensors, duration_s)), payload)
+            self.send_answer(ticket.id, encode(Ran(ticket.id, tensors, duration_s)), payload)
 
     def _share(self, request: Share) -> None:
         """Give the replica memory for large inputs, in place of what it had; none when its version has enough."""

@@ -222,7 +222,7 @@ class _Connections:
         self._give_back(connection)
 
     def _take(self, fresh: bool) -> _Connection:
-        path = os.environ.get("SERAI_POOL_SOCKET", _SOCKET)
+        path = os.environ.get("SERAI_POOL_SOCKET") or _default_socket()
         with self._lock:
             if fresh or self._pid != os.getpid():  # after a fork they are the parent's
                 for old in self._idle:
@@ -243,6 +243,16 @@ class _Connections:
 _connections = _Connections()
 
 
+def _default_socket() -> str:
+    if not os.path.isdir(os.path.dirname(_SOCKET)):
+        raise ModelError(
+            "models only run inside of Serai, in an algorithm that names them under [models] in algorithm.toml. "
+            "To try yours, publish it with `serai publish --private` and call it; to try its code here, give it a "
+            "stand-in with a run() of your own"
+        )
+    return _SOCKET
+
+
 def _connect(path: str) -> _Connection:
     """Connect, waiting a little for a pool that is just being started again. Nothing tells us when: so we look."""
     give_up = time.monotonic() + _RECONNECT_S
@@ -250,12 +260,12 @@ def _connect(path: str) -> _Connection:
     while True:
         try:
             return _Connection(path)
-        except (FileNotFoundError, ConnectionRefusedError) as error:
+        except (FileNotFoundError, ConnectionRefusedError):
             if time.monotonic() + pause_s > give_up:
                 raise ModelError(
                     f"no pool at {path}: this algorithm has no [models] in its manifest, or the pool is down",
                     retriable=True,
-                ) from error
+                ) from None
         time.sleep(pause_s)
         pause_s = min(2 * pause_s, 0.1)
 

@@ -123,3 +123,12 @@ def test_a_log_has_an_end_and_still_says_how_it_ended():
     assert len(log.text) <= MAX_LOG_CHARS
     assert log.text.endswith("the log is cut here: it is longer than 1 MiB\nfailed: because")
     assert "\n".join(passed_on) == log.text
+
+
+def test_how_a_build_ended_is_passed_on_in_one_piece():
+    passed_on = []
+    log = BuildLog(passed_on.append)
+    log("first\nsecond")
+    log.last("failed: because\nof \x1b[2Jthis")
+    assert passed_on == ["first", "second", "failed: because\nof this"]
+    assert log.text == "first\nsecond\nfailed: because\nof this"

@@ -40,7 +40,7 @@ def test_requirements_are_installed_once_read_only_and_compiled(home, index):
     for path in (folder, *folder.rglob("*")):
         assert not stat.S_IMODE(path.stat().st_mode) & 0o222, path
     assert not any(path.name.startswith(".") for path in folder.iterdir())
-    assert any("installing 1 requirements" in line for line in lines)
+    assert any("installing 1 requirement" in line for line in lines)
     again, lines = install(home, "greet>=1")
     assert again == key and lines == [f"environment {key[:12]} is there already"]
     assert left_overs(home) == []

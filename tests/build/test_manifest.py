@@ -94,6 +94,7 @@ REFUSED = {
     SIDE + 'name = ""\ndtype = "float32"\nshape = [1]': "models.m.inputs[0].name: is 1 to 256 printable characters",
     SIDE + 'name = "x"\ndtype = "string"\nshape = [1]': 'models.m.inputs[0].dtype: "string" cannot be sent',
     SIDE + 'name = "x"\ndtype = "float32"\nshape = [-2]': "models.m.inputs[0].shape: is a list of sizes such as",
+    SIDE + 'name = "x"\ndtype = "float32"\nshape = [0, 4]': "-1 where any size goes, else at least 1",
     SIDE + 'name = "x"\ndtype = "float32"\nshape = "any"': "models.m.inputs[0].shape: must be",
     SIDE + 'name = "x"\ndtype = "float32"': "models.m.inputs[0]: shape is missing",
     SIDE + 'name = "x"\ndtype = "float32"\nshape = [1]\n[[models.m.inputs]]\nname = "x"\ndtype = "bool"\nshape = [1]': (

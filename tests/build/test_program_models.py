@@ -40,7 +40,7 @@ def publish(home, catalogue, alice, tmp_path):
 def check(home, spec, lines, format):
     (model,) = spec.models
     assert (model.format, model.owner, model.inputs, model.outputs) == (format, "alice", nets.INPUTS, nets.OUTPUTS)
-    assert model.key == f"alice/{model.sha256}"
+    assert model.key == f"{model.of_whom}/{model.sha256}" and model.of_whom.startswith("alice/")
     profile = read(home / "prepared" / model.prepared.rpartition("/")[2])
     assert profile is not None and profile.sha256 == model.sha256
     form = profile.forms[profile.first]

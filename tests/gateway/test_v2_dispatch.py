@@ -1,13 +1,15 @@
 """The way to the pool, without HTTP before it."""
 
 import asyncio
+import gc
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from serai.ipc.messages import Command, Commanded, Infer, Inferred, ModelSpec, Refusal, TensorSpec, VersionSpec, Written
-from serai_gateway.api.v2.testing.fake_pool import FakePool
+from serai_gateway.api.v2.testing.fake_pool import FakePool, give_back
 from serai_gateway.dispatch import InferAnswer, Route
+from serai_gateway.pending import Pending
 
 
 def version(name: str, num_inputs: int = 1) -> VersionSpec:
@@ -89,3 +91,40 @@ def test_commands_and_looks_go_the_same_way(tmp_path: Path) -> None:
         assert not any(isinstance(message, Infer) for message, _ in pool.received)
 
     on_a_route(tmp_path, body)
+
+
+def test_a_slow_call_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Its caller is watched while it runs; the watcher's end must not keep what was asked and answered."""
+
+    async def body(route: Route, pool: FakePool) -> None:
+        watched, left, num_tasks = asyncio.Event(), asyncio.Event(), len(asyncio.all_tasks())
+        pool.reply = lambda message, _: []
+
+        async def gone() -> None:
+            watched.set()
+            await left.wait()
+
+        deadline = time.monotonic() + 20
+        inputs = (Written("x", "uint8", (1,)),)
+        calling = asyncio.create_task(
+            route.infer(
+                version("v"), "m", inputs, (), b"7", as_json=False, deadline=deadline, call_id="c", payer="p", gone=gone
+            )
+        )
+        await watched.wait()
+        asked, sent = pool.last(Infer)
+        assert isinstance(asked, Infer)
+        pool.reply = lambda message, payload: [give_back(asked, sent), give_back(message, payload)]
+        assert isinstance((await infer(route, version("v")))[0], Inferred)
+        assert isinstance((await calling)[0], Inferred)
+        del calling
+        while len(asyncio.all_tasks()) > num_tasks:  # the watcher is told to end, and does
+            await asyncio.sleep(0)
+        assert not [one for one in gc.get_objects() if isinstance(one, Pending)], "a collector would find it late"
+
+    gc.collect()
+    gc.disable()
+    try:
+        on_a_route(tmp_path, body)
+    finally:
+        gc.enable()

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import msgspec
+import pytest
 
 from serai.ipc.messages import Command, Infer
 from serai_gateway.api.v2.testing.fake_pool import FakePool
@@ -39,6 +40,22 @@ def test_a_model_says_what_goes_in_and_what_comes_out(gateway: Gateway) -> None:
     assert (told["name"], told["backend"], told["max_batch_size"]) == ("alice/odd", "onnxruntime", 0)
     assert told["input"][0] == {"name": "t", "data_type": "TYPE_STRING", "dims": [-1]}
     assert told["input"][1] == {"name": "n", "data_type": "TYPE_INT64", "dims": [-1, 2, -1]}
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("net/infer", "POST /v2/models/OWNER/NAME/infer"),
+        ("alice/same", "POST /v2/models/OWNER/NAME/infer"),
+        ("alice/same/load", "to load a model: POST /v2/repository/models/OWNER/NAME/load"),
+        ("net/unload", "to unload a model: POST /v2/repository/models/OWNER/NAME/unload"),
+    ],
+)
+def test_what_is_posted_to_the_wrong_path_is_told_the_right_one(gateway: Gateway, path: str, says: str) -> None:
+    answer = gateway.ask("POST", f"/v2/models/{path}", b"{}")
+    assert (answer.status, answer.headers["allow"]) == (405, "GET")
+    assert error_of(answer).startswith("use GET here; ")
+    assert says in error_of(answer)
 
 
 def spec_of(gateway: Gateway, pool: FakePool, path: str) -> Any:

@@ -70,6 +70,13 @@ def test_empty_and_large_arrays_go_too(pool):
     ("name", "value", "kind", "says"),
     [
         ("plus", np.zeros((1, 3)), "InputError", "float64"),
+        ("plus", [[1.0, 2.0, 3.0]], "InputError", r'float64: convert it, as np\.asarray\(…, "float32"\)'),
+        (
+            None,
+            np.zeros((1, 3), np.float32),
+            "InputError",
+            r'has 5 models, so say which: serai\.model\("flags"\); .*two',
+        ),
         ("plus", np.zeros((1, 4), np.float32), "InputError", "shape"),
         ("plus", np.array(["a"]), "InputError", "do not take"),
         ("plus", [[1], [1, 2]], "InputError", "regular"),
@@ -83,8 +90,8 @@ def test_errors_say_what_was_wrong_and_whose_fault_it_is(pool, name, value, kind
     assert caught.value.error_type == kind and not caught.value.retriable
 
 
-def test_two_outputs_are_too_many_for_run1(pool):
-    with pytest.raises(ModelError, match="the input names"):
+def test_two_inputs_are_too_many_for_run1(pool):
+    with pytest.raises(ModelError, match=r"run1.* is for models with one input; run\(.*\) is for several"):
         serai.model("two").run1(np.float32([[1, 2]]))
 
 
@@ -172,7 +179,15 @@ def test_without_a_pool_the_error_says_what_may_be_missing(tmp_path, monkeypatch
     monkeypatch.setattr(sys.modules["serai.model"], "_RECONNECT_S", 0.05)
     with pytest.raises(ModelError, match=r"no \[models\] in its manifest") as caught:
         serai.model().run1(np.float32([[1]]))
-    assert caught.value.retriable
+    assert caught.value.retriable and caught.value.__suppress_context__
+
+
+def test_outside_of_serai_one_error_says_so_at_once(tmp_path):
+    script = "import serai; serai.model('net').run({})"
+    environment = {"PYTHONPATH": os.path.dirname(os.path.dirname(serai.__file__))}
+    done = subprocess.run([sys.executable, "-S", "-c", script], env=environment, capture_output=True, text=True)
+    assert done.stderr.count("Traceback") == 1
+    assert "models only run inside of Serai" in done.stderr and "serai publish --private" in done.stderr
 
 
 def test_an_author_without_numpy_passes_and_gets_buffers(pool):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from serai.ipc.messages import Cancel, Command, Commanded, Drain, Failure, Refusal, Result, Unknown
+from serai.ipc.messages import Cancel, Command, Commanded, Drain, Failure, Refusal, Result, Unknown, Written
 from serai_gpu_pool.device import sandbox
 from serai_gpu_pool.scheduling.workers import MAX_LANES
 from serai_gpu_pool.testing import models
@@ -469,3 +469,45 @@ def test_an_idle_pool_does_nothing(own_pool):
     before = switches()
     time.sleep(1.0)
     assert switches() - before <= 2
+
+
+# ── descriptions ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_batch_whose_calls_have_long_names_for_their_tensors_is_run_and_answered(pool, client):
+    """One call may describe its tensors in 48 kB, and 64 calls run together."""
+    names = [f"input_{at:02}_{'n' * 200}" for at in range(40)]
+    nodes = [helper.make_node("Sum", names, ["y"])]
+    floats = [(name, TensorProto.FLOAT, ["N"]) for name in names]
+    version = publish(pool, models.build(nodes, floats, [("y", TensorProto.FLOAT, ["N"])]))
+    inputs = tuple(Written(name, "float32", (1,)) for name in names)
+    body = np.ones(len(names), np.float32).tobytes()
+    ids = [client.send_infer(version, inputs, body) for _ in range(128)]
+    answers = dict(client.read_infer() for _ in ids)
+    assert set(answers) == set(ids) and all(value == [40.0] for value in answers.values())
+
+
+def test_a_call_with_too_many_names_is_refused_and_others_do_not_notice(pool, client):
+    inputs = tuple(Written(f"{at:03}{'n' * 240}", "float32", (1,)) for at in range(170))
+    version = publish(pool, models.add_one())
+    ids = [client.send_infer(version, inputs, bytes(4 * len(inputs))) for _ in range(64)]
+    for _ in ids:
+        message, _ = client.read()
+        assert isinstance(message, Failure) and len(message.message) < 8000
+    assert good(pool, client)
+
+
+def test_a_result_with_more_names_than_an_answer_holds_is_refused_and_the_model_lives(pool, client):
+    name = "y" * 70_000
+    node = helper.make_node("Add", ["x", "one"], [name])
+    shape = ["N", 3]
+    one = [("one", np.float32(1))]
+    version = publish(
+        pool, models.build([node], [("x", TensorProto.FLOAT, shape)], [(name, TensorProto.FLOAT, shape)], one)
+    )
+    worker = pool.worker_pid()
+    client.send_infer(version, (Written("x", "float32", (1, 3)),), bytes(12))
+    message, _ = client.read()
+    assert isinstance(message, Failure) and "over the limit of 65,535" in message.message
+    assert client.call(version, b"[1,2,3]")[1] == b"[2.0,3.0,4.0]"
+    assert pool.worker_pid() == worker

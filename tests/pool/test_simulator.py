@@ -1,15 +1,20 @@
 """The pool's decisions on simulated devices, and the traces that drive them."""
 
 import dataclasses
+import io
 import json
+import re
+import sys
 
 import numpy as np
 import pytest
 
 from serai_gpu_pool.eviction import POLICIES
+from serai_gpu_pool.settings import parse_bytes
 from serai_gpu_pool.simulator.__main__ import main
 from serai_gpu_pool.simulator.machine import Hardware
 from serai_gpu_pool.simulator.reference import REFERENCES
+from serai_gpu_pool.simulator.report import size
 from serai_gpu_pool.simulator.run import Simulation, simulate
 from serai_gpu_pool.simulator.traces import SimModel, Trace, TraceError, azure, read_csv, zipf
 
@@ -167,7 +172,7 @@ def test_azure_has_many_rare_models_a_heavy_head_and_timers():
 
 def test_a_recorded_trace_is_read(tmp_path):
     path = tmp_path / "calls.csv"
-    path.write_text("time,model,bytes,open_s\n100.5,a,1000000,0.25\n101,b,,\n103.5,a,1000000,0.25\n")
+    path.write_text("time,model,bytes,open_s\n100.5,a,1000000,0.25\n101,b,,\n103.5,a,1MB,0.25\n")
     trace = read_csv(path)
     assert trace.times.tolist() == [0.0, 0.5, 3.0]
     assert trace.calls.tolist() == [0, 1, 0]
@@ -189,7 +194,9 @@ def test_a_recorded_trace_is_read(tmp_path):
         ("time,model\nnan,a\n", "line 2"),
         ("time,model\n1e999,a\n", "line 2"),
         ("time,model,bytes\n1,a,-5\n", "line 2"),
-        ("time,model\n1\n", "line 2"),
+        ("time,model\n1\n", "line 2: column model is empty"),
+        ("time,model,bytes\n1,a,1MB\n2,b,2MX\n", 'line 3: column bytes: "2MX" is not a size; write'),
+        ("time,model,open_s\n1,a,soon\n", 'line 2: column open_s: "soon" is not a number of seconds'),
     ],
 )
 def test_a_recorded_trace_that_makes_no_sense_is_refused_with_its_line(tmp_path, text, complaint):
@@ -237,11 +244,62 @@ def test_the_command_prints_json(capsys):
         ("--rate nan", "change --rate"),
         ("--seconds -5", "--seconds has to be more than 0"),
         ("--devices 0", "less than 1"),
-        ("--trace /nowhere/calls.csv", "No such file"),
+        ("--trace bursty", "neither zipf nor azure, and there is no such file; a path to a CSV file"),
+        ("--trace /", "cannot be read: Is a directory"),
+        ("--budget 12", "--budget 12 is 12B for each device, and no model of this trace fits: the smallest takes 5MB"),
+        ("--noise nan", '"nan" is not a number from 0 on'),
     ],
 )
-def test_the_command_says_what_cannot_be(arguments, complaint, capsys):
+def test_the_command_says_what_cannot_be_in_one_line(arguments, complaint, capsys):
     with pytest.raises(SystemExit) as end:
         main(arguments.split())
     assert end.value.code == 2
-    assert complaint in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert complaint in line
+
+
+def test_a_budget_in_which_no_model_fits_says_which_one_would_do(tmp_path, capsys):
+    path = tmp_path / "calls.csv"
+    path.write_text("time,model,bytes\n1,a,10MB\n2,b,20MB\n3,c,30MB\n")
+    with pytest.raises(SystemExit):
+        main(["--trace", str(path), "--budget", "10%"])
+    way_out = re.search("write (--budget [0-9.]+MB) and all fit", capsys.readouterr().err)
+    assert way_out is not None
+    assert main(["--trace", str(path), *way_out[1].split()]) == 0
+    assert "refused by" not in capsys.readouterr().out
+
+
+def test_what_is_refused_is_told_with_its_reason(tmp_path, capsys):
+    path = tmp_path / "calls.csv"
+    path.write_text("time,model,bytes\n1,a,10MB\n2,b,20MB\n3,c,30MB\n4,c,30MB\n")
+    assert main(["--trace", str(path), "--budget", "20MB"]) == 0
+    last = capsys.readouterr().out.splitlines()[-2:]
+    assert last[0] == "refused by reuse, prefetch none: 2 too large"
+    assert last[1] == "too large: 1 of 3 models for a device of 20MB; write --budget 30MB and they fit"
+
+
+@pytest.mark.parametrize("num_bytes", [0, 12, 999, 1000, 999_999, 40_000_001, 10**9, 1_234_567_891, 10**16])
+def test_a_size_that_is_told_can_be_given_and_is_no_smaller(num_bytes):
+    assert num_bytes <= parse_bytes(size(num_bytes)) <= num_bytes * 1.1
+
+
+class Listener(io.StringIO):
+    """A stderr that is a terminal, or is not."""
+
+    def __init__(self, is_terminal):
+        super().__init__()
+        self.is_terminal = is_terminal
+
+    def isatty(self):
+        return self.is_terminal
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_progress_is_drawn_on_terminals_only(is_terminal, monkeypatch, capsys):
+    listener = Listener(is_terminal)
+    monkeypatch.setattr(sys, "stderr", listener)
+    monkeypatch.setattr("serai_gpu_pool.simulator.__main__._QUIET_S", 0.0)
+    assert main(["--models", "20", "--seconds", "600", "--rate", "60", "--budget", "300%"]) == 0
+    assert ("%" in listener.getvalue()) == is_terminal
+    assert ("\r" in listener.getvalue()) == is_terminal

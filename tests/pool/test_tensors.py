@@ -146,6 +146,23 @@ def test_tensors_that_lie_are_refused(tensors, size):
         from_tensors(memoryview(bytes(size)), tensors, (), ONE)
 
 
+@pytest.mark.parametrize(
+    ("tensors", "of", "says"),
+    [
+        (
+            (Written("x", "float64", (1, 3)),),
+            ONE,
+            r'input "x" is float64: .*"float32"\) does; .*"x": float32 \[\?, 3\]',
+        ),
+        ((Written("", "float32", (1, 2)),), TWO, r'for models with one input; run\(.*\) is for several; .*"b": int64'),
+        ((Written("z", "float32", (1, 3)),), ONE, r'the input names "z"; .*"x": float32'),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused_with_what_helps(tensors, of, says):
+    with pytest.raises(InputError, match=says):
+        from_tensors(memoryview(bytes(24)), tensors, (), of)
+
+
 def test_tensors_may_be_written_as_json_flat_or_nested():
     for text in (b"[1, 2, 3, 4, 5, 6]", b"[[1, 2, 3], [4, 5, 6]]"):
         call = from_tensors(memoryview(text), (Written("x", "float32", (2, 3), len(text)),), (), ONE)

@@ -68,6 +68,35 @@ def test_the_input_travels_as_it_was_given(
     assert sent(market) == (content_type, body)
 
 
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[[1,2,3,4]", "expecting ',' delimiter at line 1, column 11"),
+        (' {"a": 1,}', "at line 1, column 1"),
+        ("[1,\n2,]", "at line 2, column"),
+        ("[1, NaN]", "JSON has no NaN"),
+        ("Infinity", "JSON has no Infinity"),
+        ("[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_what_was_meant_to_be_json_and_is_none_is_sent_as_text_with_a_word(
+    text: str, complaint: str, market: FakeMarket, capfd: Output
+):
+    assert main(["call", "demo/echo", "-d", text]) == 0
+    assert sent(market) == ("text/plain", text.encode())
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("this is not JSON, so it is sent as text: ")
+    assert complaint in line
+    assert main(["call", "demo/echo", "-d", text, "--text"]) == 0
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("text", ["HAL", "nan", "", "a [link]", "Infinity and beyond"])
+def test_text_that_never_looked_like_json_is_sent_without_a_word(text: str, capfd: Output):
+    assert main(["call", "demo/echo", "-d", text]) == 0
+    assert capfd.readouterr().err == ""
+
+
 def test_text_is_printed_as_it_is_and_json_indented(capfd: pytest.CaptureFixture[str]):
     assert main(["call", "demo/echo", "-d", "Grüße"]) == 0
     assert capfd.readouterr().out == "Grüße\n"
@@ -325,6 +354,41 @@ def test_a_new_module_shadows_none_of_pythons_own():
     assert module_name("my-model") == "my_model"
 
 
+def hint_of(manifest: str, capfd: Output, **answered: object) -> list[str]:
+    """What `serai publish` says after a folder with this algorithm.toml was built."""
+    Path("folder").mkdir()
+    Path("folder/algorithm.toml").write_text(f'[algorithm]\nowner = "demo"\nname = "fresh"\n{manifest}')
+    version = {"owner": "demo", "name": "fresh", "version": "1.0.0", **answered}
+    with run_server(lambda request: json_answer({"version": version})) as address:
+        assert main(["publish", "folder", "--address", address]) == 0
+    out, err = capfd.readouterr()
+    assert out == "demo/fresh/1.0.0\n"
+    return err.splitlines()
+
+
+ONE_MODEL, TWO_MODELS = '[models.a]\nfile = "a.onnx"\n', '[models.a]\nfile = "a.onnx"\n[models.b]\nfile = "b.onnx"\n'
+
+
+def test_the_hint_after_publishing_uses_the_sample(capfd: Output):
+    said = hint_of(ONE_MODEL, capfd, sample=[[1, 2]])
+    assert said[-1].endswith("serai call demo/fresh -d '[[1, 2]]'")
+
+
+def test_the_hint_for_code_is_any_input(capfd: Output):
+    assert hint_of(f'language = "python"\n{TWO_MODELS}', capfd)[-1].endswith("serai call demo/fresh -d INPUT")
+
+
+def test_the_hint_for_a_model_alone_speaks_of_numbers_and_shapes(capfd: Output):
+    said = hint_of(ONE_MODEL, capfd, sample=[0] * 784)
+    assert "JSON numbers" in said[0]
+    assert said[1].endswith("serai call demo/fresh -d '[[…]]'")
+    assert "GET /v2/models/demo/fresh " in said[2]
+
+
+def test_the_hint_for_several_models_without_code_are_their_own_paths(capfd: Output):
+    assert hint_of(TWO_MODELS, capfd)[1:] == [f"  POST /v2/models/demo/fresh/{name}/infer" for name in "ab"]
+
+
 def test_publish_of_a_plain_folder_says_what_is_missing(market: FakeMarket, capsys: Output):
     assert main(["publish"]) == 1
     assert "algorithm.toml" in capsys.readouterr().err
@@ -361,7 +425,7 @@ def test_up_without_the_server_says_how_to_install_it(capsys: Output, monkeypatc
     monkeypatch.setattr("serai.cli.up._NEEDED", ("serai_gateway", "no_such_library"))
     assert main(["up"]) == 1
     assert capsys.readouterr().err == (
-        "serai: the server is not installed (no_such_library is missing): pip install 'serai[server]'\n"
+        "serai: the server is not installed (no_such_library is missing): run `make install` in the checkout\n"
     )
 
 

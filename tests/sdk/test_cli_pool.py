@@ -52,7 +52,19 @@ def pool(*models: dict[str, Any], reserved: int = 0, **changes: Any) -> dict[str
     }  # fmt: skip
 
 
+def with_runtimes(mib: int, pool: dict[str, Any], budget: int = 400) -> dict[str, Any]:
+    """The same pool with so much taken by workers, and another budget."""
+    device = pool["devices"][0]
+    device["resident_bytes"] += mib * MIB
+    device["budget_bytes"] = budget * MIB
+    device["free_bytes"] = budget * MIB - device["resident_bytes"] - device["reserved_bytes"]
+    return pool
+
+
 FULL = pool(model("classify", 100), model("cutout", 200), reserved=50)
+
+
+STEERED = {"model": "vision/classify", "version": "1.0.0", "done": "pin"}
 
 
 class PoolServer:
@@ -67,7 +79,7 @@ class PoolServer:
         if request.path == "/v1/pool":
             return json_answer(self.pool)
         if request.path.startswith("/v1/pool/models/vision/"):
-            return json_answer({"model": "vision/classify", "done": "x"})
+            return json_answer(STEERED)
         return error_answer(404, "not_found", "model nobody/nothing not found")
 
 
@@ -91,7 +103,47 @@ def test_a_bar_is_to_scale_and_exactly_full(width: int | None) -> None:
     cells = len(bar) - 2
     for mark, share in (("a", 0.5), ("b", 0.25), ("/", 0.125), (".", 0.125)):
         assert abs(bar.count(mark) - share * cells) <= 1, mark
-    assert bar == "[" + "".join(sorted(bar[1:-1], key="ab+/.".index)) + "]"
+    assert bar == "[" + "".join(sorted(bar[1:-1], key="ab+#/.".index)) + "]"
+
+
+def test_what_workers_take_without_models_has_a_sign_of_its_own() -> None:
+    """As large PyTorch workers beside small models were: six cells of a hundred, not one."""
+    models = [model(f"m{number}", 0.4) for number in range(7)]
+    picture = draw(with_runtimes(343, pool(*models), budget=5940), None)
+    assert bar_of(picture) == "[+" + "#" * 6 + "." * 93 + "]"
+    legend = "+ 7 small models 2.8 MiB   # runtimes of workers 343 MiB   . free 5.5 GiB"
+    assert picture.splitlines()[2:4] == [legend, "346 MiB resident of 5.8 GiB; 1 batch running"]
+
+
+@pytest.mark.parametrize("width", [8, 12, 42, 82, None])
+@pytest.mark.parametrize("runtimes", [0, 1, 50, 300])
+def test_whatever_is_there_is_seen_and_letters_of_the_table_are_those_of_the_bar(
+    width: int | None, runtimes: int
+) -> None:
+    models = [model(f"m{number}", mib) for number, mib in enumerate((1, 30, 0.01, 3.9, 4, 11, 4.1))]
+    picture = draw(with_runtimes(runtimes, pool(*models, reserved=2), budget=400), width)
+    bar = bar_of(picture)
+    assert len(bar) == (102 if width is None else width)
+    marks = [line[0] for line in picture.splitlines() if line[1:3] == " v" and line[0] != " "]
+    assert len(marks) == 7
+    assert set(marks) == set(bar) - set("[#/.]")
+    assert ("#" in bar) == bool(runtimes)
+    assert {"/", "."} <= set(bar)
+
+
+def test_more_than_the_budget_is_a_full_bar() -> None:
+    full = with_runtimes(100, pool(model("big", 350)), budget=400)
+    assert full["devices"][0]["free_bytes"] < 0
+    assert re.fullmatch(r"\[a{31}#{9}\]", bar_of(draw(full, 42)))
+
+
+def test_a_legend_says_what_of_a_bar_is_how_much() -> None:
+    lines = draw(FULL, None).splitlines()
+    assert lines[2] == "a-b 2 models 300 MiB   / reserved for loads and runs 50 MiB   . free 50 MiB"
+    assert draw(FULL, 40).splitlines()[2:4] == ["a-b 2 models 300 MiB", "/ reserved for loads and runs 50 MiB"]
+    two = with_runtimes(10, pool(model("big", 100)))
+    two["devices"].append({**two["devices"][0], "id": "cuda:0"})
+    assert "# runtimes of workers, second copies 110 MiB" in draw(two, None)
 
 
 def test_models_too_small_for_a_cell_are_shown_together() -> None:
@@ -107,7 +159,7 @@ def test_a_small_model_alone_is_seen() -> None:
 def test_more_models_than_letters_are_no_error() -> None:
     picture = draw(pool(*(model(f"m{number}", 4) for number in range(90))), 102)
     assert "+" in bar_of(picture)
-    assert sum(line.startswith("  vision/m") for line in picture.splitlines()) == 90 - 52
+    assert sum(line.startswith("+ vision/m") for line in picture.splitlines()) == 90 - 52
 
 
 def test_the_table_says_of_each_model_how_it_fares() -> None:
@@ -149,6 +201,18 @@ def test_no_line_is_wider_than_the_terminal(width: int) -> None:
     assert max(map(len, draw(full, width).splitlines())) <= width
 
 
+def test_what_has_no_figure_is_explained_where_there_is_such() -> None:
+    explained = "  - in no device's memory, or not called yet"
+    assert explained in draw(pool(model("big", 100), model("gone")), None).splitlines()
+    assert explained not in draw(pool(model("big", 100)), None).splitlines()
+
+
+def test_one_of_something_is_not_several() -> None:
+    picture = draw(pool(model("big", 100), model("tiny", 0.1), queued_calls=1), None)
+    assert "a 1 model 100 MiB   + 1 small model 102 KiB" in picture
+    assert "; 1 call waits (2.0 KiB)" in picture
+
+
 def test_a_narrow_terminal_keeps_what_matters_most() -> None:
     line = next(line for line in draw(FULL, 40).splitlines() if "MODEL" in line)
     assert line.split() == ["MODEL", "STATE", "MEMORY"]
@@ -161,8 +225,8 @@ def test_evictions_and_tiers_are_told() -> None:
     assert "   3 s ago  bob/old left cpu after 60 s: room for cutout" in picture
     assert "latest evictions, by gdsf:" in picture
     assert "host tier: 50 MiB of 1.0 GiB; 7 calls wait (2.0 KiB)" in picture
-    assert "300 MiB resident, 50 MiB reserved, 50 MiB free of 400 MiB; 1 running" in picture
-    assert "workers: onnx 90 MiB, torch/alice starting" in picture
+    assert "300 MiB resident of 400 MiB; 1 batch running" in picture
+    assert "worker processes: onnx 90 MiB, torch/alice starting" in picture
 
 
 def test_an_empty_pool_says_how_models_get_there() -> None:
@@ -228,6 +292,8 @@ def test_models_are_steered_by_name(
     asked = server.received[-1]
     assert (asked.method, asked.path, asked.query) == ("POST", path, query)
     assert arguments[1] in capfd.readouterr().err
+    assert main(["pool", *arguments, "--json"]) == 0
+    assert json.loads(capfd.readouterr().out) == STEERED
 
 
 def test_what_the_server_refuses_is_said(server: PoolServer, capfd: Output) -> None:
@@ -245,6 +311,8 @@ def test_what_the_server_refuses_is_said(server: PoolServer, capfd: Output) -> N
         ["explode", "vision/x"],
         ["--version", "1.0"],
         ["--watch", "0"],
+        ["pin", "vision/x", "--watch", "1"],
+        ["pin", "vision/x", "--all"],
     ],
 )
 def test_wrong_usage_asks_nobody(server: PoolServer, arguments: list[str], capfd: Output) -> None:

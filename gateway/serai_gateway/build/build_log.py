@@ -12,7 +12,7 @@ _RESERVE_CHARS = 16 * 1024
 
 
 class BuildLog:
-    """Call it with a line; it passes the line on and remembers it."""
+    """Call it with lines; it passes each on and remembers it."""
 
     def __init__(self, listener: Log) -> None:
         self._listener = listener
@@ -26,19 +26,19 @@ class BuildLog:
             self._add(clean_line(line), MAX_LOG_CHARS - _RESERVE_CHARS)
 
     def last(self, text: str) -> None:
-        """How it ended. Gets through after the log was cut, too."""
+        """How it ended, passed on in one piece: listeners who say it elsewhere can leave it out. Gets through after
+        the log was cut, too."""
         self._is_cut = False
-        for line in text.split("\n")[:20]:
-            self._add(clean_line(line)[:600], MAX_LOG_CHARS)
+        self._add("\n".join(clean_line(line)[:600] for line in text.split("\n")[:20]), MAX_LOG_CHARS)
 
-    def _add(self, line: str, limit: int) -> None:
+    def _add(self, text: str, limit: int) -> None:
         if self._is_cut:
             return
-        if self._num_chars + len(line) + 1 > limit:
-            self._is_cut, line = True, _CUT
-        self._num_chars += len(line) + 1
-        self._lines.append(line)
-        self._listener(line)
+        if self._num_chars + len(text) + 1 > limit:
+            self._is_cut, text = True, _CUT
+        self._num_chars += len(text) + 1
+        self._lines.append(text)
+        self._listener(text)
 
     @property
     def text(self) -> str:

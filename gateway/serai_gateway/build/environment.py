@@ -115,7 +115,7 @@ def _install(requirements: tuple[str, ...], part: Path, log: Log, timeout_s: flo
     part.mkdir()
     asked = part / ".requirements.txt"
     asked.write_text("\n".join(requirements) + "\n")
-    log(f"installing {len(requirements)} requirements")
+    log("installing 1 requirement" if len(requirements) == 1 else f"installing {len(requirements)} requirements")
     options = ("--target", str(part), "--python", sys.executable, "--no-build", "--link-mode", "copy")
     finished = run_command(
         (_uv(), "pip", "install", *options, "--compile-bytecode", "--requirements", str(asked)),

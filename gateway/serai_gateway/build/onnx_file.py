@@ -272,11 +272,17 @@ def _shown(text: str) -> str:
 
 def _check_versions(ir_version: int, opsets: dict[str, int]) -> None:
     """Raises InvalidModel for a file newer than the runtime: it would be refused at every call."""
-    if ir_version > MAX_IR_VERSION:
-        raise InvalidModel(
-            f"it has IR version {ir_version}, newer than the {MAX_IR_VERSION} that can be run; "
-            f"set model.ir_version = {MAX_IR_VERSION} before saving"
-        )
+    has: list[str] = []
+    changes: list[str] = []
     opset = max(opsets.get("", 0), opsets.get("ai.onnx", 0))
     if opset > MAX_OPSET:
-        raise InvalidModel(f"it uses opset {opset}, newer than the {MAX_OPSET} that can be run; export it for opset 21")
+        has.append(f"opset {opset}")
+        changes.append(f"model = onnx.version_converter.convert_version(model, {MAX_OPSET})")
+    if ir_version > MAX_IR_VERSION:
+        has.append(f"IR version {ir_version}")
+        changes.append(f"model.ir_version = {MAX_IR_VERSION}")
+    if has:
+        raise InvalidModel(
+            f"it has {' and '.join(has)}; this server's ONNX Runtime runs opset {MAX_OPSET} and IR version "
+            f"{MAX_IR_VERSION} at most: export it for these, or before saving: {'; '.join(changes)}"
+        )

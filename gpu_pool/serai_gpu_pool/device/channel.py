@@ -4,9 +4,8 @@ import socket
 import struct
 import threading
 
-from serai.ipc.frames import pack_prefix
+from serai.ipc.frames import WIDE, pack_prefix
 
-_PREFIX = struct.Struct("<IH")
 #: Frames up to this size are read into one buffer that is used again and again; most batches of small inputs fit.
 _BUFFER_BYTES = 1 << 20
 #: Replies up to this size are joined and written at once.
@@ -16,27 +15,29 @@ _JOIN_BYTES = 64 * 1024
 class Channel:
     """Reads one frame at a time. The payload of a frame is only valid until the next `read`."""
 
-    def __init__(self, sock: socket.socket, max_frame_bytes: int) -> None:
+    def __init__(self, sock: socket.socket, max_frame_bytes: int, prefix: struct.Struct = WIDE) -> None:
         self._sock = sock
         self._max = max_frame_bytes
+        self._prefix = prefix
         self._buffer = bytearray(_BUFFER_BYTES)
         self._start = self._end = 0  # bytes that were read too far
         self._writing = threading.Lock()
 
     def read(self) -> tuple[bytes, memoryview]:
         """The next header and payload. Raises EOFError when the other end has gone, ValueError for no frame of ours."""
-        self._fill(_PREFIX.size)
-        length, header_bytes = _PREFIX.unpack_from(self._buffer, self._start)
+        prefix_bytes = self._prefix.size
+        self._fill(prefix_bytes)
+        length, header_bytes = self._prefix.unpack_from(self._buffer, self._start)
         total = length + 4
-        if total > self._max or header_bytes + 2 > length:
+        if total > self._max or header_bytes + prefix_bytes - 4 > length:
             raise ValueError(f"frame of {length} bytes with a header of {header_bytes}")
         frame = self._take(total)
-        payload_at = _PREFIX.size + header_bytes
-        return bytes(frame[_PREFIX.size : payload_at]), frame[payload_at:]
+        payload_at = prefix_bytes + header_bytes
+        return bytes(frame[prefix_bytes:payload_at]), frame[payload_at:]
 
     def write(self, header: bytes, parts: list[bytes | memoryview]) -> None:
         num_bytes = sum([len(part) for part in parts])
-        prefix = pack_prefix(header, num_bytes) + header
+        prefix = pack_prefix(header, num_bytes, self._prefix) + header
         if num_bytes <= _JOIN_BYTES:
             self._sock.sendall(b"".join([prefix, *parts]))
             return

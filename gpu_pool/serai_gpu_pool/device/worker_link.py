@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from serai.ipc.frames import FrameError, FrameProtocol, pack_prefix
+from serai.ipc.frames import WIDE, FrameError, FrameProtocol, pack_prefix
 from serai_gpu_pool.core import LoadFailure, Outcome
 from serai_gpu_pool.device import messages
 from serai_gpu_pool.device.base import WorkerEvents
@@ -14,6 +14,8 @@ _JOIN_BYTES = 256 * 1024
 
 
 class WorkerLink(FrameProtocol):
+    prefix = WIDE
+
     def __init__(self, answered: Callable[[bytes, bytes], None], kill: Callable[[str], None]) -> None:
         super().__init__(messages.MAX_LINK_BYTES)
         self.frame_received = answered  # pyright: ignore[reportAttributeAccessIssue]  # saves a call a frame
@@ -26,7 +28,7 @@ class WorkerLink(FrameProtocol):
         if self.transport is None or self.transport.is_closing():
             return
         num_bytes = sum([len(part) for part in parts])
-        prefix = pack_prefix(header, num_bytes) + header
+        prefix = pack_prefix(header, num_bytes, WIDE) + header
         if num_bytes < _JOIN_BYTES and len(parts) > 1:
             self.transport.write(b"".join([prefix, *parts]))
         else:

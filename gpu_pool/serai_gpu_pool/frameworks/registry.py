@@ -18,11 +18,11 @@ FRAMEWORK_OF: dict[ModelFormat, FrameworkName] = {
     "saved_model": "tensorflow",
 }
 
-#: What people call it, the package that it imports, and how it is installed.
+#: What people call it, the package that it imports, and what installs it in the server's folder.
 _PACKAGES: dict[FrameworkName, tuple[str, str, str]] = {
-    "onnx": ("ONNX Runtime", "onnxruntime", "serai[pool]"),
-    "torch": ("PyTorch", "torch", "serai[torch]"),
-    "tensorflow": ("TensorFlow", "tensorflow", "serai[tensorflow]"),
+    "onnx": ("ONNX Runtime", "onnxruntime", "make install"),
+    "torch": ("PyTorch", "torch", "make frameworks"),
+    "tensorflow": ("TensorFlow", "tensorflow", "make frameworks"),
 }
 
 #: Frameworks whose files are data: models of different owners may share a worker of these.
@@ -34,10 +34,10 @@ def missing(format: ModelFormat) -> str:
 
     Looks for the package without importing it, so the answer is cheap, and safe in the owner's process.
     """
-    title, package, extra = _PACKAGES[FRAMEWORK_OF[format]]
+    title, package, command = _PACKAGES[FRAMEWORK_OF[format]]
     if find_spec(package) is not None:
         return ""
-    return f'{title} is not installed here: pip install "{extra}"'
+    return f"{title} is not installed on this server; its operator installs it with `{command}` and restarts `serai up`"
 
 
 def make(name: FrameworkName, device: str, threads: int, arena_bytes: int) -> "Framework":

@@ -1,5 +1,6 @@
 """Results as a table for people and as JSON for programs."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,13 +46,47 @@ def _row(one: Result, first: Result, hardware: Hardware) -> tuple[str, ...]:
     )
 
 
+def refusals(results: Sequence[Result]) -> list[str]:
+    """Why calls were refused, a line for each result in which some were."""
+    return [
+        f"refused by {one.policy}, prefetch {one.prefetch}: "
+        + ", ".join(f"{number:,} {code.replace('_', ' ')}" for code, number in sorted(one.refused.items()))
+        for one in results
+        if one.refused
+    ]
+
+
+def too_large(trace: Trace, hardware: Hardware) -> list[str]:
+    """A line about models that fit into no device, if there are any: whatever calls them is refused."""
+    sizes = [model.num_bytes for model in trace.models]
+    num_large = sum(one > hardware.budget_bytes for one in sizes)
+    if not num_large:
+        return []
+    which = f"{num_large:,} of {count(len(sizes), 'model')}"
+    budget, largest = size(hardware.budget_bytes), size(max(sizes))
+    return [f"too large: {which} for a device of {budget}; write --budget {largest} and they fit"]
+
+
+def size(num_bytes: int) -> str:
+    """As `--budget` takes it, and never less than it is: `12B`, `40.1MB`, `1.25GB`."""
+    for unit, divisor, digits in (("GB", 10**9, 2), ("MB", 10**6, 1), ("KB", 10**3, 1)):
+        if num_bytes >= divisor:
+            rounded = f"{math.ceil(num_bytes * 10**digits / divisor) / 10**digits:.{digits}f}"
+            return rounded.rstrip("0").rstrip(".") + unit
+    return f"{num_bytes}B"
+
+
+def count(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
 def summary(trace: Trace, hardware: Hardware) -> str:
     """What was asked, in one line."""
     share = hardware.budget_bytes * hardware.devices / max(trace.total_bytes, 1)
+    asked = f"{count(len(trace.calls), 'call')} of {count(len(trace.models), 'model')} ({size(trace.total_bytes)})"
     return (
-        f"{trace.name}: {len(trace.calls):,} calls of {len(trace.models):,} models ({trace.total_bytes / 1e9:,.1f} GB) "
-        f"in {trace.seconds:,.0f} s; {hardware.devices} × {hardware.budget_bytes / 1e9:,.2f} GB ({share:.0%}), "
-        f"host tier {hardware.host_bytes / 1e9:,.1f} GB"
+        f"{trace.name}: {asked} in {trace.seconds:,.0f} s; {hardware.devices} × {size(hardware.budget_bytes)} "
+        f"({share:.0%}), host tier {size(hardware.host_bytes)}"
     )
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from serai_gpu_pool.settings import SettingError, parse_bytes
+
 Times = np.ndarray[tuple[int], np.dtype[np.float64]]
 Indices = np.ndarray[tuple[int], np.dtype[np.int64]]
 
@@ -140,21 +142,26 @@ def azure(
 
 
 def read_csv(path: Path, seed: int = 1, work: float = 1.0) -> Trace:
-    """A recorded trace: columns `time` (seconds, ascending) and `model` (a name), and where they are known `bytes` and
-    `open_s` of that model. Models whose size is not given get one drawn from the seed."""
+    """A recorded trace: columns `time` (seconds, ascending) and `model` (a name), and where they are known `bytes`
+    (`40MB`, or a number) and `open_s` of that model. Models whose size is not given get one drawn from the seed.
+
+    Raises TraceError with the line that is wrong, and OSError.
+    """
     names: dict[str, int] = {}
     known: dict[int, tuple[int, float | None]] = {}
     times: list[float] = []
     calls: list[int] = []
     for line, row in _rows(path):
         try:
-            at, name = float(row["time"]), row["model"]
-            num_bytes = int(row.get("bytes") or 0)
-            open_s = float(row["open_s"]) if row.get("open_s") else None
-        except (ValueError, TypeError) as problem:
+            at, name = _seconds("time", row["time"]), row["model"]
+            num_bytes = parse_bytes(row["bytes"]) if row.get("bytes") else 0
+            open_s = _seconds("open_s", row["open_s"]) if row.get("open_s") else None
+        except SettingError as problem:
+            raise TraceError(f"{path}, line {line}: column bytes: {problem}") from None
+        except TraceError as problem:
             raise TraceError(f"{path}, line {line}: {problem}") from None
-        if not name or not all(0 <= number < math.inf for number in (at, num_bytes, open_s or 0.0)):
-            raise TraceError(f"{path}, line {line}: needs a model, and numbers that are finite and not negative")
+        if not name:
+            raise TraceError(f"{path}, line {line}: column model is empty")
         if times and at < times[-1]:
             raise TraceError(f"{path}, line {line}: time goes back from {times[-1]:g} to {at:g}; sort the file by time")
         if len(times) >= MAX_CALLS:
@@ -188,6 +195,16 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
                 yield reader.line_num, row
         except (csv.Error, UnicodeDecodeError) as problem:
             raise TraceError(f"{path}, line {reader.line_num + 1}: {problem}") from None
+
+
+def _seconds(column: str, text: str | None) -> float:
+    try:
+        seconds = float(text or "")
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < math.inf:
+        raise TraceError(f'column {column}: "{text or ""}" is not a number of seconds from 0 on')
+    return seconds
 
 
 def _check_size(models: int, calls: float) -> None:

@@ -114,7 +114,10 @@ def from_tensors(
     for tensor in tensors:
         slot = signature.by_name[tensor.name]
         if tensor.dtype != slot.dtype:
-            raise InputError(f'input "{tensor.name}" is {tensor.dtype[:32]}; {signature.expected}')
+            raise InputError(
+                f'input "{tensor.name}" is {tensor.dtype[:32]}: convert it, as np.asarray(…, "{slot.dtype}") does; '
+                f"{signature.expected}"
+            )
         if any(dim < 0 for dim in tensor.shape) or len(tensor.shape) > 32:
             raise InputError(f'input "{tensor.name}" has an impossible shape')
         if not slot.fits(tensor.shape):
@@ -165,6 +168,11 @@ def _array(body: bytes | memoryview, dtype: np.dtype[Any]) -> Array:
 def _check_names(names: Any, signature: Signature) -> None:
     given = list(names)
     if len(given) != len(signature.inputs) or set(given) != signature.by_name.keys():
+        if given == [""] and len(signature.inputs) > 1:
+            raise InputError(
+                "run1(array), or an array without a name, is for models with one input; "
+                f"run({{name: array, …}}) is for several; {signature.expected}"
+            )
         shown = ", ".join(f'"{str(name)[:64]}"' for name in given[:8]) or "nothing"
         raise InputError(f"the input names {shown}; {signature.expected}")
 

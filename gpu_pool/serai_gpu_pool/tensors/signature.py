@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
+#: Inputs that an error lists.
+_MOST_SHOWN = 8
+
 #: Numbers in one JSON input or result: each is a Python object for a moment, and up to 20 characters.
 MAX_JSON_NUMBERS = 2_000_000
 
@@ -55,7 +58,8 @@ class Signature:
 
     @cached_property
     def expected(self) -> str:
-        return "the model expects " + ", ".join(map(str, self.inputs))
+        more = f" and {len(self.inputs) - _MOST_SHOWN} more" if len(self.inputs) > _MOST_SHOWN else ""
+        return "the model expects " + ", ".join(map(str, self.inputs[:_MOST_SHOWN])) + more
 
     @property
     def has_free_rows(self) -> bool:

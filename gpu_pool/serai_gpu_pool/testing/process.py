@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import json
 import os
 import signal
 import socket
@@ -11,7 +12,22 @@ import time
 from pathlib import Path
 from typing import Any
 
-from serai.ipc.messages import Admit, Admitted, Call, Define, Message, ModelSpec, Stats, VersionSpec, decode, encode
+from serai.ipc.frames import NARROW
+from serai.ipc.messages import (
+    Admit,
+    Admitted,
+    Call,
+    Define,
+    Infer,
+    Inferred,
+    Message,
+    ModelSpec,
+    Stats,
+    VersionSpec,
+    Written,
+    decode,
+    encode,
+)
 from serai_gpu_pool.device.channel import Channel
 
 #: Nothing in a test takes this long; only something that is stuck does.
@@ -42,7 +58,7 @@ class Client:
         except OSError:
             self._sock.close()
             raise
-        self._channel = Channel(self._sock, 1 << 27)
+        self._channel = Channel(self._sock, 1 << 27, NARROW)
         self._defined: set[str] = set()
         self._ids = itertools.count(1)
 
@@ -78,6 +94,24 @@ class Client:
         deadline = time.monotonic() + timeout_s
         self.send(Call(number, version.key, content_type, deadline, f"req-{number}", payer), body)
         return number
+
+    def send_infer(
+        self, version: VersionSpec, inputs: tuple[Written, ...], body: bytes, timeout_s: float = 20.0
+    ) -> int:
+        """Begin a call with named tensors; its id."""
+        if version.key not in self._defined:
+            self.send(Define(version))
+            self._defined.add(version.key)
+        number = next(self._ids)
+        deadline, name = time.monotonic() + timeout_s, version.models[0].name
+        self.send(Infer(number, version.key, name, inputs, (), True, deadline, f"req-{number}", "bob", 0), body)
+        return number
+
+    def read_infer(self) -> tuple[int, Any]:
+        """The next answer to one of them: its id and its only output, as a list."""
+        message, payload = self.read()
+        assert isinstance(message, Inferred), message
+        return message.id, json.loads(payload)
 
     def call(self, version: VersionSpec, body: bytes, content_type: Any = "json", timeout_s: float = 20.0):
         """One call and its answer."""

@@ -28,6 +28,9 @@ example:
 
 Form = Literal["json", "text", "binary", "void"]
 
+#: What Python's reader of JSON takes for a number, and JSON does not know.
+_CONSTANTS = ("NaN", "Infinity", "-Infinity")
+
 _CONTENT_TYPES = {"json": "application/json", "text": "text/plain", "binary": "application/octet-stream"}
 
 
@@ -110,7 +113,7 @@ def _read_input(args: argparse.Namespace) -> "Payload":
     from serai._requests import Payload
 
     if args.data is not None:
-        kind = args.type or ("json" if _is_json(args.data) else "text")
+        kind = args.type or _kind_of(args.data)
         return Payload(_CONTENT_TYPES[kind], args.data.encode("utf-8", "surrogateescape"))
     try:
         content = sys.stdin.buffer.read() if args.file == "-" else Path(args.file).read_bytes()
@@ -119,16 +122,25 @@ def _read_input(args: argparse.Namespace) -> "Payload":
     return Payload(_CONTENT_TYPES[args.type or "binary"], content)
 
 
-def _is_json(text: str) -> bool:
+def _kind_of(text: str) -> str:
+    """JSON where it is JSON. Text that looks as if it had been meant to be JSON is not sent without a word."""
     try:
         json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
-        return False
-    return True
+    except (ValueError, RecursionError) as error:
+        if text.lstrip()[:1] in ("[", "{") or text.strip() in _CONSTANTS:
+            say(f"this is not JSON, so it is sent as text: {_what_is_wrong(error)}; --text says that this is meant")
+        return "text"
+    return "json"
+
+
+def _what_is_wrong(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg[:1].lower()}{error.msg[1:]} at line {error.lineno}, column {error.colno}"
+    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"JSON has no {name}")
 
 
 def _check_output(output: str | None) -> None:
@@ -167,7 +179,8 @@ def _show(form: Form, value: Any, exactly: bool) -> None:
         write_bytes(value.encode()) if exactly and not sys.stdout.isatty() else show_text(value)
     elif form == "binary":
         if sys.stdout.isatty():
-            raise SeraiError(f"the result is {len(value)} bytes of binary data; write them with -o FILE or to a pipe")
+            num_bytes = f"{len(value)} byte{'s' * (len(value) != 1)}"
+            raise SeraiError(f"the result is {num_bytes} of binary data; write it with -o FILE or to a pipe")
         write_bytes(value)
 
 

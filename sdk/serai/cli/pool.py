@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from serai._requests import POOL_VERBS, steer_request
+from serai._responses import read_object
 from serai.cli._connection import add_connection_options, connect
 from serai.cli._pool_picture import draw
 from serai.cli._terminal import say, show_json, wants_colour, write_bytes, write_text
@@ -16,8 +17,10 @@ if TYPE_CHECKING:
     from serai import Client
 
 EXAMPLE = """
-Bars are to scale: a letter for each model, + for small ones, / reserved, . free.
-load brings a model into memory, pin keeps it there; unload and unpin take that back.
+Bars are to scale: a letter for each model, + for those too small for one, # for what workers take without models,
+/ reserved for loads and runs, . free. In the table - is no figure: in no device's memory, or not called yet.
+
+load brings a model into memory, pin keeps it there until unpin, unload or a restart of the pool.
 
 example:
   serai pool
@@ -36,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", metavar="OWNER/NAME[/MODEL]", help="with which model")
     parser.add_argument("--version", metavar="V", help="of which version (default: what a call would run)")
     parser.add_argument("--all", action="store_true", help="show all models, also if many are not in memory")
-    parser.add_argument("--json", action="store_true", help="as JSON, for programs")
+    parser.add_argument("--json", action="store_true", help="what the server says, as JSON")
     parser.add_argument(
         "--watch",
         type=_seconds,
@@ -70,12 +73,18 @@ def run(args: argparse.Namespace) -> int:
 
 def _steer(args: argparse.Namespace) -> int:
     model = args.model or ""
+    if args.watch is not None or args.all:
+        args.usage_error(f"--watch and --all show the pool; they do not go with {args.verb}")
     try:
-        steer_request(args.verb, model, args.version)
+        request = steer_request(args.verb, model, args.version)
     except ValueError as error:
         args.usage_error(str(error) if model else f"which model? serai pool {args.verb} OWNER/NAME[/MODEL]")
+        raise  # not reached: usage_error exits
     with connect(args) as client:
-        client.steer(args.verb, model, args.version)
+        answer = read_object(*client._send(request))  # `steer` keeps what the server says to itself
+    if args.json:
+        show_json(answer)
+        return 0
     done = {"load": "loaded", "unload": "unloaded", "pin": "pinned", "unpin": "no longer pinned"}[args.verb]
     say(f"{model} is {done}")
     return 0

@@ -14,7 +14,7 @@ def start(arguments: list[str]) -> int:
     """Become the server. Returns only by an error: this process is replaced, so that signals reach it directly."""
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
-        raise SeraiError(f"the server is not installed ({missing[0]} is missing): pip install 'serai[server]'")
+        raise SeraiError(f"the server is not installed ({missing[0]} is missing): run `make install` in the checkout")
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(sys.executable, [sys.executable, "-m", "serai_gateway.up", *arguments])  # noqa: S606

@@ -1,6 +1,6 @@
 """One frame: a 4-byte length, a 2-byte header length, a msgpack header, then raw payload bytes.
 
-    | length: u32 LE | header length: u16 LE | header: msgpack | payload: raw |
+    | length: u32 LE | header length: u16 LE (u32 LE to workers of the pool) | header: msgpack | payload: raw |
       '-- bytes that follow this field
 
 Many calls share one connection; replies carry the id of what they answer. A frame that is too long or whose
@@ -13,9 +13,12 @@ import struct
 #: Longest frame we accept, header and payload. Above the largest body (10 MiB) and tensor (64 MiB) with room to spare.
 MAX_FRAME_BYTES = 80 * 1024 * 1024
 
-_PREFIX = struct.Struct("<IH")
+#: Longest header: what its length can say.
+MAX_HEADER_BYTES = 0xFFFF
+#: What a frame begins with. Between the pool and its workers the header's length has four bytes: a batch describes the
+#: tensors of many calls.
+NARROW, WIDE = struct.Struct("<IH"), struct.Struct("<II")
 _LENGTH_BYTES = 4
-_PREFIX_BYTES = _PREFIX.size
 
 Buffer = bytes | bytearray | memoryview
 
@@ -29,8 +32,8 @@ def pack_frame(header: bytes, payload: Buffer = b"") -> bytes:
     return b"".join((pack_prefix(header, len(payload)), header, payload))
 
 
-def pack_prefix(header: bytes, payload_bytes: int) -> bytes:
-    return _PREFIX.pack(len(header) + payload_bytes + 2, len(header))
+def pack_prefix(header: bytes, payload_bytes: int, prefix: struct.Struct = NARROW) -> bytes:
+    return prefix.pack(len(header) + payload_bytes + prefix.size - _LENGTH_BYTES, len(header))
 
 
 class FrameProtocol(asyncio.Protocol):
@@ -41,6 +44,7 @@ class FrameProtocol(asyncio.Protocol):
 
     #: Payloads from this size on are written as their own buffer instead of being joined to the header.
     join_below_bytes = 16 * 1024
+    prefix = NARROW
 
     def __init__(self, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
         self.transport: asyncio.Transport | None = None
@@ -59,9 +63,9 @@ class FrameProtocol(asyncio.Protocol):
         if transport is None or transport.is_closing():
             return
         if len(payload) < self.join_below_bytes:
-            transport.write(pack_frame(header, payload))
+            transport.write(b"".join((pack_prefix(header, len(payload), self.prefix), header, payload)))
         else:
-            transport.writelines((pack_prefix(header, len(payload)) + header, payload))
+            transport.writelines((pack_prefix(header, len(payload), self.prefix) + header, payload))
 
     def close(self) -> None:
         if self.transport is not None:
@@ -94,14 +98,15 @@ class FrameProtocol(asyncio.Protocol):
         """Hand out every whole frame in `data`; how many bytes that used."""
         at, end = 0, len(data)
         self._wanted = 0
-        while end - at >= _PREFIX_BYTES:
-            length, header_length = _PREFIX.unpack_from(data, at)
-            if length > self._max or header_length + 2 > length:
+        prefix, prefix_bytes = self.prefix, self.prefix.size
+        while end - at >= prefix_bytes:
+            length, header_length = prefix.unpack_from(data, at)
+            if length > self._max or header_length + prefix_bytes - _LENGTH_BYTES > length:
                 raise FrameError(f"frame of {length} bytes with a header of {header_length}; at most {self._max} bytes")
             if end - at < length + _LENGTH_BYTES:
                 self._wanted = length + _LENGTH_BYTES
                 break
-            header_at = at + _PREFIX_BYTES
+            header_at = at + prefix_bytes
             payload_at = header_at + header_length
             at += length + _LENGTH_BYTES
             self.frame_received(data[header_at:payload_at], data[payload_at:at])

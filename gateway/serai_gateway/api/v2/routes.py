@@ -87,7 +87,7 @@ class InferenceProtocol:
         self, scope: Scope, receive: Receive, request_id: str, started: float, until_sent: ExitStack
     ) -> Answer:
         path = parse_path(scope["path"])
-        _check_method(scope["method"], METHODS[path.action if isinstance(path, ModelPath) else path])
+        _check_method(scope["method"], METHODS[path.action if isinstance(path, ModelPath) else path], scope["path"])
         if path == "server":
             return json_answer(SERVER)
         if path == "live":
@@ -155,9 +155,18 @@ def body_limit(path: bytes) -> int:
     return MAX_INFER_BYTES if is_infer(path.decode("utf-8", "replace")) else 0
 
 
-def _check_method(method: str, wanted: str) -> None:
-    if method != wanted and not (method == "HEAD" and wanted == "GET"):
-        raise MethodNotAllowed(f"use {wanted} here", headers=((b"allow", wanted.encode()),))
+def _check_method(method: str, wanted: str, path: str) -> None:
+    """Raises MethodNotAllowed. What is POSTed where only GET goes was often meant for another path."""
+    if method == wanted or (method == "HEAD" and wanted == "GET"):
+        return
+    text = f"use {wanted} here"
+    if method == "POST" and path.startswith("/v2/models/"):
+        verb = path.rstrip("/").rpartition("/")[2]
+        if verb in ("load", "unload"):
+            text += f"; to {verb} a model: POST /v2/repository/models/OWNER/NAME/{verb}"
+        else:
+            text += "; a model is named OWNER/NAME, to run it: POST /v2/models/OWNER/NAME/infer"
+    raise MethodNotAllowed(text, headers=((b"allow", wanted.encode()),))
 
 
 async def _read_small(scope: Scope, receive: Receive) -> bytes:
