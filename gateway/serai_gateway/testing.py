@@ -106,11 +106,13 @@ class Service:
         """gateway, runner or pool."""
         return int((self.home / "run" / f"{name}.pid").read_text())
 
-    def publish(self, folder: Path, *, public: bool = True) -> None:
+    def publish(self, folder: Path, *, public: bool = True) -> str:
+        """What was said while it was built."""
         visibility = "--public" if public else "--private"
         command = [str(Path(sys.executable).with_name("serai")), "publish", str(folder), visibility]
         done = subprocess.run(command, env=self.environment(), capture_output=True, text=True, timeout=PATIENCE_S)
         assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
 
     def environment(self) -> dict[str, str]:
         return {**os.environ, "SERAI_ADDRESS": self.address, "SERAI_API_KEY": self.key}

@@ -100,14 +100,15 @@ def test_json_that_is_none_is_refused_by_a_model_as_by_code(
 def test_a_declaration_that_is_put_right_counts_from_the_next_version_on(service: Service, tmp_path: Path) -> None:
     file = maker("torchscript").net_script()
 
-    def publish(entry: str) -> None:
+    def publish(entry: str) -> str:
         about = f'[algorithm]\nowner = "operator"\nname = "corrected"\n[models.net]\nfile = "net.pt"{entry}'
-        service.publish(write_tree(tmp_path / "source", {"algorithm.toml": about, "net.pt": file}))
+        return service.publish(write_tree(tmp_path / "source", {"algorithm.toml": about, "net.pt": file}))
 
     body = json.dumps(nets.example(2).tolist()).encode()
-    publish(DECLARED.replace('"input"', '"picture"').replace("8, 8", "9, 9"))
+    wrong = DECLARED.replace('"input"', '"picture"').replace("8, 8", "9, 9")
+    assert "WARNING: model net ran with no input" in publish(wrong)
     assert '"picture": float32 [?, 1, 9, 9]' in service.call("operator/corrected", body).json()["error"]["message"]
-    publish(DECLARED)
+    assert "WARNING" not in publish(DECLARED)
     assert len(service.call("operator/corrected", body).json()["result"]) == 2
     assert '"picture"' in service.call("operator/corrected/1.0.0", body).json()["error"]["message"]
 

@@ -12,6 +12,8 @@ from serai_gateway.catalogue import Model
 from serai_gateway.files import FileStore
 from serai_gpu_pool.prepare import PrepareError, prepare
 
+_CHECK = f"if they are declared in {FILE}, check them; else try it with an input of its own"
+
 
 def prepare_models(models: Sequence[Model], owner: str, home: Path, store: FileStore, log: Log) -> None:
     """Open and measure what is not known on this machine yet. Raises InvalidModel for one that cannot be opened.
@@ -28,3 +30,5 @@ def prepare_models(models: Sequence[Model], owner: str, home: Path, store: FileS
         else:
             first = prepared.profile.forms[prepared.profile.first]
             log(f"model {model.name}: opens in {first.open_s * 1000:.1f} ms, takes {first.resident_bytes:,} bytes")
+            if not first.batch_s:
+                log(f"WARNING: model {model.name} ran with no input that was made up for its shapes; {_CHECK}")
