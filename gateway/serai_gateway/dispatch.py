@@ -47,7 +47,7 @@ _SWEEP_S = 0.2
 #: A call younger than this has its caller's departure noticed only when the answer is written.
 _WATCH_AFTER_S = 0.5
 
-Verb = Literal["load", "unload", "pin", "unpin"]
+Verb = Literal["load", "unload", "pin", "unpin", "release"]
 
 Answer = tuple[Result | Failure | Refusal, bytes]
 InferAnswer = tuple[Inferred | Failure | Refusal, bytes]

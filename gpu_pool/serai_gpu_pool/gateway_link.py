@@ -158,7 +158,7 @@ class GatewayLink(Link):
     def _command(self, command: Command) -> None:
         model = self._model_of(command.id, command.version, command.model)
         if model is not None:
-            self.pool.command(Order(command.id, command.verb, command.deadline, self), model)
+            self.pool.command(Order(command.id, command.verb, command.deadline, self, model.owner), model)
 
     def _model_of(self, id: int, version: str, name: str) -> ModelSpec | None:
         """The model that is meant; None after having said why there is none."""

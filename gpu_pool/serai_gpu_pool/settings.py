@@ -61,6 +61,9 @@ class Limits:
     #: A batch or load that takes so much longer than it should, and longer than this, does not hold up others any more.
     late_factor: float = 8.0
     late_s: float = 0.25
+    #: A batch has the device to itself for no longer than this, even when it was expected to take long: the others go
+    #: on beside it. Long enough that what most models do is never shared, short enough to wait for.
+    longest_alone_s: float = 0.5
     #: The next batch is sent to a worker while the last one still runs: this long before it is thought to end, so that
     #: the device does not idle for a round trip and who comes meanwhile is not behind two of them.
     lead_s: float = 0.002

@@ -122,7 +122,8 @@ def test_load_and_unload_are_for_owner_manager_and_operator(gateway: Gateway, po
             assert gateway.ask("POST", f"/v2/repository/models/{path}/{verb}", b"{}", key=key).status == 200
             message, _ = pool.last(Command)
             assert isinstance(message, Command)
-            assert (message.verb, message.model) == (verb, path.rpartition("/")[2])
+            asked = "release" if verb == "unload" and key != "operator" else verb
+            assert (message.verb, message.model) == (asked, path.rpartition("/")[2])
     assert gateway.ask("POST", "/v2/repository/models/alice/same/load", key="bob").status == 403
     assert gateway.ask("POST", "/v2/repository/models/alice/secret/load", key="bob").status == 404
     assert gateway.ask("POST", "/v2/repository/models/alice/same/unload", key="no calls").status == 403

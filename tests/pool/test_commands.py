@@ -1,6 +1,7 @@
 """What operators ask of single models: done when it is so, and otherwise they are told why it cannot be."""
 
 from serai_gpu_pool.core import Broken, Refused
+from serai_gpu_pool.scheduling.commands import Order
 from serai_gpu_pool.testing.bench import MIB, Bench
 
 
@@ -164,3 +165,69 @@ def test_a_worker_that_was_started_for_an_order_is_not_taken_for_idle():
     assert not bench.effects.kills
     bench.loaded("a", owner="ann")
     assert len(bench.effects.kills) == 1, "now nobody wants it, and ben waits"
+
+
+# ── what owners may, where others publish the same file ──────────────────────────────────────────────────────
+
+
+def release(bench: Bench, name: str, owner: str) -> Order:
+    order = Order(1000 + len(bench.settled), "release", bench.now + 60, None, owner)
+    bench.scheduler.on_order(order, bench.scheduler.models[name].spec, bench.now)
+    bench.advance()
+    return order
+
+
+def test_an_owner_releases_a_model_that_nobody_else_uses():
+    bench = Bench()
+    bench.resident("m")
+    order = release(bench, "m", "ann")
+    assert bench.effects.gone == ["m"] and not bench.settled
+    bench.left("m")
+    assert bench.settled == {order.id: None}
+
+
+def test_what_others_have_used_within_a_minute_is_not_released():
+    bench = Bench()
+    bench.resident("m")  # called for ann's version
+    bench.advance(59.0)
+    order = release(bench, "m", "mallory")
+    assert bench.settled == {order.id: None} and bench.effects.gone == []
+    bench.call("m", caller="mallory")
+    bench.advance()
+    bench.done()
+    release(bench, "m", "mallory")
+    assert bench.effects.gone == [], "his own calls make it no less used"
+    bench.advance(1.5)
+    release(bench, "m", "mallory")
+    assert bench.effects.gone == ["m"]
+
+
+def test_what_is_loaded_for_others_is_not_released_before_it_has_answered_them():
+    bench = Bench()
+    waits = bench.call("m", caller="ann", payer="q")
+    bench.advance()
+    order = release(bench, "m", "mallory")
+    assert not bench.settled
+    bench.loaded("m")
+    bench.done()
+    assert bench.end(waits).kind == "ok" and bench.effects.gone == []
+    assert bench.settled == {order.id: None}
+    loads = bench.order("other", "load")  # of whoever: not by mallory
+    bench.advance()
+    release(bench, "other", "mallory")
+    bench.loaded("other")
+    assert bench.effects.gone == [] and bench.settled[loads.id] is None
+
+
+def test_only_an_operator_takes_a_pin_away():
+    bench = Bench()
+    bench.order("m", "pin")
+    bench.advance()
+    bench.loaded("m")
+    bench.advance(100.0)
+    end = bench.settled[release(bench, "m", "mallory").id]
+    assert isinstance(end, Refused) and end.code == "invalid" and "operator" in end.message and not end.retriable
+    assert bench.scheduler.models["m"].pinned and bench.effects.gone == []
+    bench.order("m", "unload")
+    bench.advance()
+    assert bench.effects.gone == ["m"] and not bench.scheduler.models["m"].pinned

@@ -386,15 +386,93 @@ def test_one_large_input_does_not_shut_out_the_small_ones_after_it():
     bench = Bench(budget=40)
     bench.resident("m")
     for _ in range(6):
-        bench.call("m")
-        bench.advance()
-        bench.done(kinds=("OutOfMemoryError",))
-        bench.done(kinds=("OutOfMemoryError",))
+        run_out_of_memory(bench, "m")
     small = bench.call("m")
     bench.advance()
     bench.done(peak=1)
     assert bench.end(small).kind == "ok"
-    assert bench.effects.batches[-1].activation_bytes == 30 * MIB, "all that there is, and no more"
+    assert bench.effects.batches[-1].activation_bytes == 0, "what a failed run was given says nothing of this one"
+
+
+def run_out_of_memory(bench: Bench, name: str, payer: str = "p", size: int = 10) -> list[int]:
+    """A call that runs out of memory as often as it is tried. MiB that were set aside for its runs."""
+    first = len(bench.effects.batches)
+    ticket = bench.call(name, size, payer=payer)
+    bench.advance()
+    for _ in range(2):
+        if bench.end(ticket) is None:
+            bench.done(kinds=("OutOfMemoryError",))
+    assert getattr(bench.end(ticket), "kind", None) == "OutOfMemoryError"
+    return [batch.activation_bytes // MIB for batch in bench.effects.batches[first:]]
+
+
+def test_calls_that_run_out_of_memory_again_and_again_drive_nobody_out():
+    bench = Bench(budget=100)
+    bench.resident("neighbour", size=60)
+    bench.resident("m")
+    given = [run_out_of_memory(bench, "m") for _ in range(14)]
+    assert given[:3] == [[0, 8], [0, 16], [0, 25]], "one more guess each time, up to a quarter of the device"
+    assert given[3:] == [[0]] * 11, "none is made twice"
+    assert run_out_of_memory(bench, "m", payer="q") == [0, 8], "what did not help one payer may help another"
+    assert bench.effects.gone == []
+    honest = bench.call("m", payer="r")
+    bench.advance()
+    bench.done()
+    assert bench.end(honest).kind == "ok" and bench.effects.batches[-1].activation_bytes == 0
+
+
+def test_others_go_for_a_guess_once_and_not_again_for_a_payer_whom_it_has_not_helped():
+    bench = Bench(budget=32, patience_s=0.0)
+    bench.resident("m", size=2)
+    for name in ("a", "b", "a"):
+        bench.call(name, size=6)
+        bench.advance(1)
+        bench.loaded(name, size=14)
+        bench.done()
+        if name == "b":
+            hopeless = bench.call("m")
+            bench.advance(1)
+            bench.done(kinds=("OutOfMemoryError",))
+            assert bench.effects.gone == ["a"], "8 MiB are wanted where 2 are free"
+            bench.left("a")
+            bench.done(kinds=("OutOfMemoryError",))
+            assert bench.end(hopeless).kind == "OutOfMemoryError"
+    assert run_out_of_memory(bench, "m") == [0]
+    assert bench.effects.gone == ["a"]
+
+
+def test_a_run_that_succeeds_with_more_set_aside_is_given_as_much_the_next_time():
+    bench = Bench(budget=100)
+    bench.resident("m")
+    ticket = bench.call("m")
+    bench.advance()
+    bench.done(kinds=("OutOfMemoryError",))
+    assert bench.effects.batches[-1].wants_measure
+    bench.done()
+    assert bench.end(ticket).kind == "ok"
+    bench.call("m")
+    bench.advance()
+    assert bench.effects.batches[-1].activation_bytes == 8 * MIB
+    bench.done(peak=40)
+    bench.call("m")
+    bench.advance()
+    bench.done(kinds=("OutOfMemoryError",))
+    assert bench.effects.batches[-1].activation_bytes == 40 * MIB, "more than a quarter, since a run really took it"
+
+
+def test_what_one_ticket_is_to_have_is_not_set_aside_for_others_and_not_after_it_has_gone():
+    bench = Bench(budget=100, batch=ONE_BY_ONE)
+    bench.resident("m", seconds=0.010)
+    retried = bench.call("m")
+    bench.advance()
+    other = bench.call("m", payer="q")
+    bench.done(seconds=0.010, kinds=("OutOfMemoryError",))
+    assert bench.effects.batches[-1].tickets == [other] and bench.effects.batches[-1].activation_bytes == 0
+    assert bench.scheduler.models["m"].guessed_bytes == 8 * MIB
+    bench.scheduler.on_cancel(retried)
+    assert bench.scheduler.models["m"].guessed_bytes == 0
+    bench.done()
+    assert bench.end(other).kind == "ok"
 
 
 def test_what_a_run_needs_is_measured_again_and_a_peak_is_forgotten():
@@ -673,6 +751,113 @@ def test_a_late_batch_does_not_hold_up_others_not_even_the_one_right_behind_it()
     assert bench.scheduler.counts.ignored_messages == 0, "the late answer is one that was asked for"
     ledger = bench.scheduler.devices["cpu"].ledger
     assert ledger.leases("b") == 0 and ledger.leases("a") == 1
+
+
+def test_a_model_that_is_known_to_be_slow_holds_up_nobody():
+    bench = Bench()
+    bench.resident("slow", seconds=6.0)
+    bench.resident("quick", seconds=0.001)
+    for _ in range(3):
+        slow = bench.call("slow", payer="mallory")
+        bench.advance()
+        assert bench.effects.batches[-1].tickets == [slow]
+        for _ in range(20):
+            bench.advance(0.3)
+            ticket = bench.call("quick", payer="victim", timeout=3.0)
+            bench.advance()
+            assert bench.effects.batches[-1].tickets == [ticket]
+            bench.done()
+            assert bench.end(ticket).kind == "ok"
+        bench.done([batch.tickets for batch in bench.effects.batches].index([slow]), seconds=6.0)
+        assert bench.end(slow).kind == "ok"
+
+
+def test_a_slow_model_with_several_callers_runs_one_after_the_other_and_nothing_twice():
+    bench = Bench()
+    bench.resident("slow", seconds=2.0)
+    bench.resident("quick", seconds=0.001)
+    tickets = [bench.call("slow", payer=f"p{number}", timeout=100) for number in range(4)]
+    for number in range(4):
+        bench.advance()
+        assert len(bench.effects.batches) == number + 1, "each begins when the one before it has ended"
+        bench.advance(2.0)
+        bench.done(seconds=2.0)
+    assert all(bench.end(ticket).kind == "ok" for ticket in tickets)
+    assert bench.scheduler.counts.retried == bench.scheduler.counts.late_batches == 0
+    assert not any(batch.is_disowned for batch in bench.effects.batches)
+
+
+def test_a_slow_model_gets_its_turn_although_others_always_wait():
+    bench = Bench(batch=ONE_BY_ONE)
+    bench.resident("slow", seconds=1.0)
+    bench.resident("quick", seconds=0.010)
+    slow = [bench.call("slow", payer="s", timeout=100) for _ in range(3)]
+    ends_at: dict[int, float] = {}
+    until = bench.now + 5.0
+    while bench.now < until:
+        while len(bench.scheduler.models["quick"].queue) < 2:
+            bench.call("quick", payer="q")
+        bench.advance(0.010)
+        for at, batch in enumerate(bench.effects.batches):
+            if batch.model == "slow" and bench.now >= ends_at.setdefault(batch.id, bench.now + 1.0):
+                ends_at[batch.id] = float("inf")
+                bench.done(at, seconds=1.0)
+            elif batch.model == "quick" and bench.end(batch.tickets[0]) is None:
+                bench.done(at, seconds=0.010)
+    assert [bench.end(ticket) is not None for ticket in slow] == [True] * 3
+
+
+def test_slow_models_of_many_leave_a_lane_to_those_that_are_quick():
+    bench = Bench(budget=200)
+    for number in range(6):
+        bench.resident(f"slow-{number}", seconds=5.0)
+    bench.resident("quick", seconds=0.001)
+    for number in range(6):
+        bench.call(f"slow-{number}", payer=f"p{number}", timeout=100)
+    bench.advance()
+    assert len(bench.effects.batches) == 3
+    ticket = bench.call("quick", payer="q", timeout=1.0)
+    bench.advance()
+    assert bench.effects.batches[-1].tickets == [ticket]
+    bench.done()
+    bench.done(0, seconds=5.0)
+    assert len(bench.effects.batches) == 5, "the next slow one has its turn"
+
+
+def test_a_slow_model_never_waits_inside_of_a_worker_behind_another_nor_another_behind_it():
+    bench = Bench(batch=ONE_BY_ONE)
+    for name, seconds in (("slow", 2.0), ("medium", 0.4), ("quick", 0.001)):
+        bench.resident(name, seconds=seconds)
+    bench.call("quick", payer="q")
+    bench.advance()
+    slow = bench.call("slow", payer="s")
+    bench.advance()
+    assert len(bench.effects.batches) == 1
+    bench.done()
+    assert bench.effects.batches[-1].tickets == [slow]
+    bench.call("medium", payer="m")
+    bench.advance()
+    behind = bench.call("quick", payer="q")
+    bench.advance(0.399)
+    assert [batch.model for batch in bench.effects.batches] == ["quick", "slow", "medium"]
+    assert bench.scheduler.next_wakeup(bench.now) == pytest.approx(bench.now + 0.101)
+    bench.advance(0.101)
+    assert bench.effects.batches[-1].tickets == [behind], "half a second is the longest that anybody has alone"
+    assert not any(batch.is_disowned for batch in bench.effects.batches)
+
+
+def test_slow_models_of_one_author_have_one_lane_on_a_device_in_whichever_worker():
+    bench = Bench(budget=2000, frameworks=("torch",))
+    for owner in ("evil", "ben"):
+        bench.resident("slow", seconds=0.001, owner=owner)
+        bench.scheduler.models[f"{owner}/slow"].times_on("cpu").recall(1, 5.0)
+    bench.resident("mine", seconds=5.0)
+    bench.call("mine", caller="evil", timeout=100)
+    bench.advance()
+    bench.call("slow", format="torchscript", owner="evil", payer="e", timeout=100)
+    bench.call("slow", format="torchscript", owner="ben", payer="b", timeout=100)
+    bench.advance()
+    assert [batch.model for batch in bench.effects.batches] == ["mine", "ben/slow"]
 
 
 def test_inputs_of_calls_that_were_passed_on_are_kept_for_the_worker_that_may_still_read_them():

@@ -111,9 +111,14 @@ class PoolMachine(RuleBasedStateMachine):
             self.world.cancelled.add(ticket)
         self.scheduler.on_cancel(ticket)
 
-    @rule(name=names, verb=st.sampled_from(["load", "unload", "pin", "unpin"]), timeout=st.floats(-1, 30))
-    def order(self, name, verb, timeout):
-        order = Order(len(self.orders), verb, self.now + timeout, None)
+    @rule(
+        name=names,
+        verb=st.sampled_from(["load", "unload", "release", "pin", "unpin"]),
+        timeout=st.floats(-1, 30),
+        owner=st.sampled_from(["ann", "ben"]),
+    )
+    def order(self, name, verb, timeout, owner):
+        order = Order(len(self.orders), verb, self.now + timeout, None, owner)
         self.orders.append(order)
         key = SPECS[name].key
         copies = [device.copies.get(key) for device in self.scheduler.devices.values()]
@@ -308,7 +313,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.work_well(lambda: not self.scheduler.num_live)
         assert all(ticket.done for ticket in self.tickets)
         for name in MODELS:
-            self.order(name, "unpin", 10.0)
+            self.order(name, "unpin", 10.0, "ann")
         self.let_pass(2000.0)  # what was held against models is forgotten, and orders are settled
         self.work_well(lambda: len(self.world.settled) == len(self.orders))
         if not self.scheduler.draining:

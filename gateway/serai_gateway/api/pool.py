@@ -58,10 +58,14 @@ class PoolView:
                 self._looked_at = time.monotonic()
             return self._models
 
-    async def command(self, verb: Verb, found: FoundModel) -> None:
-        """Make it so. Raises a PlatformError that says why not."""
+    async def command(self, verb: Verb, found: FoundModel, caller: Caller) -> None:
+        """Make it so, as far as this caller may. Raises a PlatformError that says why not.
+
+        A file that others published too is one model: only an operator takes it out of memory whoever uses it.
+        """
         deadline = time.monotonic() + COMMAND_TIMEOUT_S
-        message = await self._route.command(found.spec, verb, found.model.name, deadline)
+        asked: Verb = "release" if verb == "unload" and not _is_operator(caller) else verb
+        message = await self._route.command(found.spec, asked, found.model.name, deadline)
         self._looked_at = float("-inf")
         if isinstance(message, Refusal):
             raise of_refusal(message)
@@ -87,13 +91,17 @@ async def steer_model(request: Request) -> Response:
     cache: CatalogueCache = request.app.state.cache
     pool: PoolView = request.app.state.pool
     found = await find_model(cache, path, caller.account)
-    await pool.command(verb, found)
+    await pool.command(verb, found, caller)
     done = {"model": found.name, "version": found.version_name, "done": verb}
     return Response(msgspec.json.encode(done), headers={"content-type": "application/json"})
 
 
 async def _operator_of(request: Request) -> Caller:
     caller = await caller_of(request)
-    if caller.account.kind != "operator" or not caller.key.permissions.manage:
+    if not _is_operator(caller):
         raise Forbidden("the pool is the operator's to see and to steer; use the key in HOME/operator.key")
     return caller
+
+
+def _is_operator(caller: Caller) -> bool:
+    return caller.account.kind == "operator" and caller.key.permissions.manage

@@ -1,7 +1,8 @@
 """Which batch a device takes next, how large it is, and when it is late. Pure.
 
 A device runs one batch at a time, in one worker. The next one is sent shortly before that ends. A batch that takes much
-longer than it should keeps its lane, and others go on beside it.
+longer than it should keeps its lane, and others go on beside it; so they do, from the beginning, beside one that is
+known to take long.
 """
 
 from typing import NamedTuple
@@ -10,7 +11,7 @@ from serai_gpu_pool.core import Batch, Ticket
 from serai_gpu_pool.scheduling.copies import Copy, Place
 from serai_gpu_pool.scheduling.devices import Device
 from serai_gpu_pool.scheduling.model import Model
-from serai_gpu_pool.scheduling.workers import Worker
+from serai_gpu_pool.scheduling.workers import MAX_LANES, Worker
 from serai_gpu_pool.settings import Limits
 
 #: A batch that is shorter than this is followed by the next at once: it ends before a timer would fire.
@@ -20,6 +21,12 @@ _SHORT_S = 0.004
 _ROUND_TRIP_S = 0.0005
 #: Runs of one batch size between two measurements of what it needs beside the weights.
 _MEASURE_EVERY = 64
+#: Batches on one device that are late, with which another one that is known to take long may begin: the last lane of a
+#: worker is for those that are quick.
+_MOST_LATE = MAX_LANES - 1
+#: Nothing is sent behind a batch that may well be late before it ends: what waits inside would be run twice. So much of
+#: the bound is left for a run that takes longer than the last ones did.
+_SAFE_SHARE = 0.5
 
 
 class Opening(NamedTuple):
@@ -29,7 +36,10 @@ class Opening(NamedTuple):
 
 
 def opening(device: Device, limits: Limits, now: float) -> Opening | None:
-    """Room for one more batch, or None."""
+    """Room for one more batch, or None. What is known to take long is late from now on: it was sent to a free lane."""
+    for batch in device.running.values():
+        if _is_long(batch.predicted_s, limits):
+            batch.is_late = True
     if not device.ready:
         return None
     on_time = [batch for batch in device.running.values() if not batch.is_late]
@@ -44,6 +54,8 @@ def _followed_at(batch: Batch, limits: Limits) -> float:
     """When the batch after it is sent."""
     if batch.predicted_s <= _SHORT_S:
         return batch.started_at
+    if batch.predicted_s > _SAFE_SHARE * _longest_alone_s(limits):
+        return float("inf")
     return batch.started_at + batch.predicted_s - limits.lead_s
 
 
@@ -52,12 +64,15 @@ def may_run(copy: Copy, device: Device, limits: Limits, now: float) -> bool:
     worker = device.workers[copy.worker]
     if not copy.takes_batches or not worker.may_run(limits, now):  # room for another may just have been made with it
         return False
-    owner = copy.model.spec.owner
-    for batch in worker.batches.values():
-        if not batch.is_late or batch.is_disowned:
+    owner, is_long = copy.model.spec.owner, _is_long(copy.model.times_on(device.id).predict(1), limits)
+    late = [one for one in device.running.values() if one.is_late and not one.is_disowned]
+    for batch in late:
+        if not is_long and batch.worker != copy.worker:
             continue
         if batch.model == copy.key or (owner and any(ticket.owner == owner for ticket in batch.tickets)):
             return False
+    if is_long and len(late) >= _MOST_LATE:
+        return False
     return worker.free_lane() is not None
 
 
@@ -71,7 +86,7 @@ def size(copy: Copy, device: Device, limits: Limits) -> tuple[int, int]:
     number = times.best_size(len(model.queue), limits.batch.max_items, limits.batch.max_seconds)
     while number > 1 and model.activation(number) > device.ledger.free:
         number //= 2
-    activation = model.activation(number)
+    activation = max(model.activation(number), model.guessed_bytes if model.retries else 0)
     if activation > device.ledger.free:
         # One large input must not shut out all the small ones after it: what nobody could free is not asked for.
         activation = min(activation, max(device.most_for(model) - device.ledger.resident[copy.key], 0))
@@ -84,9 +99,11 @@ def is_better_later(copy: Copy, device: Device, size: int, behind: Batch, now: f
     Each that joins saves a run of its own for the price of a larger one; what is sent cannot be joined any more.
     """
     model = copy.model
+    times = model.times_on(device.id)
+    if _is_long(times.predict(size), device.limits):
+        return True  # others go on beside it, but not beside the one before it
     if size < len(model.queue):
         return False  # it is as large as pays
-    times = model.times_on(device.id)
     saved_s = times.predict(size) + times.predict(1) - times.predict(size + 1)
     remaining_s = behind.started_at + behind.predicted_s - now
     return remaining_s * saved_s > _ROUND_TRIP_S * model.gap_s
@@ -97,19 +114,14 @@ def make(id: int, device: Device, copy: Copy, tickets: list[Ticket], opening: Op
     worker = device.workers[copy.worker]
     lane = worker.free_lane() if opening.behind is None else opening.behind.lane
     assert lane is not None, "may_run has looked"
-    activation = min(model.activation(number), max(device.ledger.free, 0))
-    return Batch(
-        id,
-        model.key,
-        tickets,
-        now,
-        device.id,
-        copy.worker,
-        lane,
-        model.times_on(device.id).predict(number),
-        activation,
-        _wants_measure(model, number),
-    )
+    wanted = max([model.activation(number), *(model.retries.get(ticket, 0) for ticket in tickets if model.retries)])
+    activation = min(wanted, max(device.ledger.free, 0))
+    predicted_s = model.times_on(device.id).predict(number)
+    batch = Batch(id, model.key, tickets, now, device.id, copy.worker, lane, predicted_s, activation)
+    for owner in {ticket.owner for ticket in tickets}:
+        model.used_for(owner, now)
+    batch.wants_measure = wanted > model.activation(number) or _wants_measure(model, number)
+    return batch
 
 
 def _wants_measure(model: Model, number: int) -> bool:
@@ -128,7 +140,7 @@ def learn(model: Model, device: str, batch: Batch, duration_s: float, peak_bytes
 
 
 def remaining_s(device: Device, now: float) -> float:
-    """Until the device has done what it was given."""
+    """Until the device takes the next batch. What is late, or known to take long, is beside it."""
     return sum(
         max(0.0, batch.predicted_s - max(0.0, now - batch.started_at))
         for batch in device.running.values()
@@ -139,8 +151,18 @@ def remaining_s(device: Device, now: float) -> float:
 # ── what is late, and what is stuck ──────────────────────────────────────────────────────────────────────────
 
 
+def _longest_alone_s(limits: Limits) -> float:
+    return max(limits.late_s, limits.longest_alone_s)
+
+
+def _is_long(predicted_s: float, limits: Limits) -> bool:
+    """It would be late at some time for sure: then it is from the beginning, and nobody waits until then."""
+    return predicted_s > _longest_alone_s(limits)
+
+
 def _late_at(batch: Batch, limits: Limits) -> float:
-    return batch.started_at + max(limits.late_s, limits.late_factor * batch.predicted_s)
+    after_s = max(limits.late_s, limits.late_factor * batch.predicted_s)
+    return batch.started_at + min(after_s, _longest_alone_s(limits))
 
 
 def _begun(worker: Worker) -> list[Batch]:
@@ -164,7 +186,9 @@ def disown(worker: Worker, late: Batch) -> list[Batch]:
 
     The worker may still come to them, so their model stays and so do their inputs; nobody waits for their results.
     """
-    stuck = [one for one in worker.batches.values() if one.lane == late.lane and not one.is_late]
+    stuck = [
+        one for one in worker.batches.values() if one.lane == late.lane and one is not late and not one.is_disowned
+    ]
     for batch in stuck:
         batch.is_late = batch.is_disowned = True
         batch.payloads = [ticket.payload for ticket in batch.tickets]

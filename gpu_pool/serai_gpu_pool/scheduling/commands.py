@@ -1,6 +1,8 @@
-"""What operators ask of single models: in memory, out of it, kept there, free to go. Pure.
+"""What operators and owners ask of single models: in memory, out of it, kept there, free to go. Pure.
 
-A command is done when it is so, not when it was heard; one that cannot become so by its deadline says why.
+Owners of versions with the same file share the model. One of them can only release it: what an operator keeps there
+stays, and so does what the others use. A command is done when it is so, not when it was heard; one that cannot become
+so by its deadline says why.
 """
 
 from dataclasses import dataclass
@@ -8,11 +10,14 @@ from typing import Any, Literal
 
 from serai_gpu_pool.core import End, Refused
 from serai_gpu_pool.scheduling import admission
-from serai_gpu_pool.scheduling.copies import Place
+from serai_gpu_pool.scheduling.copies import Copy, Place
 from serai_gpu_pool.scheduling.devices import Device, all_copies
 from serai_gpu_pool.scheduling.model import Model
 
-Verb = Literal["load", "unload", "pin", "unpin"]
+Verb = Literal["load", "unload", "pin", "unpin", "release"]
+
+#: So long after its last use a model counts as used. Short enough that an owner who tries again gets the memory back.
+_IN_USE_S = 60.0
 
 
 @dataclass(slots=True)
@@ -23,6 +28,7 @@ class Order:
     verb: Verb
     deadline: float
     link: Any  # whoever gets the answer
+    owner: str = ""  # of the version that is meant
     model: Model | None = None
     going: set[str] | None = None  # devices that the model still has to leave
 
@@ -30,6 +36,7 @@ class Order:
 #: None: it is so. Else why it cannot become so; `WAIT`: not yet.
 Verdict = End | None
 WAIT = Refused("busy", "not yet")
+_PINNED = Refused("invalid", "an operator keeps this model in memory (pin); only an operator can unload it")
 _EXPIRED = Refused(
     "deadline", "it could not be done in time: the model is in use, or others need the memory", retriable=True
 )
@@ -83,6 +90,7 @@ def _begin(order: Order, model: Model, now: float) -> None:
     elif order.verb == "unpin":
         model.pinned = False
     if order.verb in ("load", "pin"):
+        model.used_for(order.owner, now)
         model.wanted_until = max(model.wanted_until, order.deadline)
         if not model.waiting_since or not len(model.queue):
             model.waiting_since = now
@@ -97,20 +105,27 @@ def _state_of(order: Order, devices: list[Device], now: float) -> Verdict:
     if order.verb == "unpin":
         return None
     copies = all_copies(devices, model.key)
-    if order.verb == "unload":
+    if order.verb == "release" and model.pinned:
+        return _PINNED
+    if order.verb in ("unload", "release"):
         here = {device.id for device, copy in copies if copy.place not in (Place.DISK, Place.HOST)}
         order.going = here if order.going is None else order.going & here  # who calls it meanwhile may bring it back
-        for device, copy in copies:
-            if device.id in order.going:
-                device.evict(copy, "requested", now)
-        if not order.going:
+        if not order.going or (order.verb == "release" and now < model.used_by_others_at(order.owner) + _IN_USE_S):
             return None
+        for device, copy in copies:
+            if device.id in order.going and (order.verb == "unload" or not _is_awaited(copy)):
+                device.evict(copy, "requested", now)
     elif any(copy.takes_batches for _, copy in copies):
         model.wanted_until = 0.0
         return None
     elif model.verdict is not None and model.is_held_back(now):
         return model.verdict.end
     return _EXPIRED if now >= order.deadline else WAIT
+
+
+def _is_awaited(copy: Copy) -> bool:
+    """It was loaded for calls, perhaps of others, and has not run any."""
+    return copy.is_unused and bool(len(copy.model.queue))
 
 
 def _give_up(order: Order) -> None:

@@ -58,6 +58,10 @@ class Memory:
         return self.spec.id
 
     @property
+    def limits(self) -> Limits:
+        return self._limits
+
+    @property
     def copies_weights(self) -> bool:
         """Weights on a GPU are copies of those in RAM, which stay. On the CPU they are the same pages."""
         return self.spec.id != "cpu"

@@ -1,6 +1,6 @@
 """What the pool knows about one model: who waits for it, what it costs, what is held against it. Pure."""
 
-from serai_gpu_pool.core import ModelSpec, Ticket, Verdict
+from serai_gpu_pool.core import ModelSpec, OutcomeKind, Ticket, Verdict
 from serai_gpu_pool.scheduling.queues import FairQueue
 from serai_gpu_pool.scheduling.times import Times
 from serai_gpu_pool.settings import Limits
@@ -15,8 +15,14 @@ _NEWEST = 0.5
 _NEWEST_GAP, _LONGEST_GAP_S = 0.1, 1.0
 #: A load that is foreseen begins so many load times and so much earlier.
 _LEAD_LOADS, _LEAD_S = 3.0, 0.05
-#: What a run that ran out of memory is thought to need, relative to what it was given.
+#: What a run that ran out of memory is thought to need, relative to the most that is known to have been enough, or to
+#: what was not enough when the same payer's calls were last tried again.
 _MORE = 2
+#: A guess is at most this part of a device's budget: others go for it, and it may be wrong. Only what a run has really
+#: needed may be more.
+_GUESS_SHARE = 4
+#: Payers of whom it is remembered that a guess did not help them; beyond it the longest known is forgotten.
+_MAX_FAILED = 256
 
 
 class Stats:
@@ -49,17 +55,21 @@ class Model:
         "asked_at",
         "best_times",
         "called_at",
+        "failed_with",
         "framework",
         "gap_s",
         "improve_bytes",
         "improved_on",
         "key",
+        "last_use",
         "last_used",
         "load_s",
         "load_tries",
         "measured_bytes",
+        "other_use",
         "pinned",
         "queue",
+        "retries",
         "spec",
         "stats",
         "suspect",
@@ -82,9 +92,12 @@ class Model:
         self.improve_bytes = 0  # most that opening its fastest form takes; 0: not known
         self.load_s: dict[str, float] = {}  # by the tier it came from
         self.activation_bytes: dict[int, int] = {}  # beside the weights, by batch size
+        self.retries: dict[Ticket, int] = {}  # that ran out of memory, and the bytes that they are to have this time
+        self.failed_with: dict[str, int] = {}  # by payer: bytes that were not enough for one of its calls alone
         self.last_used = 0.0
         self.asked_at = 0.0  # of the last call or order
         self.called_at = 0.0
+        self.last_use = self.other_use = ("", float("-inf"))  # owner, when: the last, and the last of another owner
         self.gap_s = _LONGEST_GAP_S  # between two calls, lately
         self.waiting_since = 0.0  # since when it wants to be loaded
         self.wanted_until = 0.0  # somebody asked for it to be loaded, without a call, and waits until then
@@ -98,6 +111,16 @@ class Model:
     def called(self, now: float) -> None:
         self.gap_s += _NEWEST_GAP * (min(now - self.called_at, _LONGEST_GAP_S) - self.gap_s)
         self.called_at = now
+
+    def used_for(self, owner: str, now: float) -> None:
+        """A version of this owner was run, or was asked to be loaded."""
+        if self.last_use[0] != owner:
+            self.other_use = self.last_use
+        self.last_use = (owner, now)
+
+    def used_by_others_at(self, owner: str) -> float:
+        """When a version of somebody else that shares the file was last used."""
+        return (self.other_use if self.last_use[0] == owner else self.last_use)[1]
 
     def times_on(self, device: str) -> Times:
         """Of the form in which it runs there now."""
@@ -172,6 +195,35 @@ class Model:
             return known[nearest] * size // nearest
         return known[min(known)]
 
-    def needed_more(self, size: int, given_bytes: int) -> None:
-        """A batch of this size ran out of memory with so much set aside for it."""
-        self.activation_bytes[size] = max(self.activation_bytes.get(size, 0), _MORE * max(given_bytes, _GUESS_BYTES))
+    def guess(self, ticket: Ticket, budget: int) -> bool:
+        """A run with this ticket ran out of memory: is it worth another try, alone and with more set aside?
+
+        What a failed run was given says nothing of what others need, so it is kept for this ticket only. No guess is
+        made twice for a payer: others had to go for it.
+        """
+        known = self.activation(1)
+        failed_with = self.failed_with.get(ticket.payer, 0)
+        wanted = min(_MORE * max(known, failed_with, _GUESS_BYTES), max(budget // _GUESS_SHARE, known))
+        if wanted <= failed_with:
+            return False
+        self.retries = {one: num_bytes for one, num_bytes in self.retries.items() if not one.done}
+        self.retries[ticket] = wanted
+        return True
+
+    @property
+    def guessed_bytes(self) -> int:
+        """That the next batch may need, because a ticket in the queue is to be tried again."""
+        return max((num_bytes for ticket, num_bytes in self.retries.items() if ticket.queued), default=0)
+
+    def tried_again(self, ticket: Ticket, outcome: OutcomeKind, given_bytes: int, peak_bytes: int) -> None:
+        """A ticket that is perhaps one of `retries` was run, with so much set aside."""
+        wanted = self.retries.pop(ticket, None)
+        if wanted is None:
+            return
+        if outcome == "OutOfMemoryError":
+            before = self.failed_with.pop(ticket.payer, 0)
+            self.failed_with[ticket.payer] = max(before, wanted)  # what was asked for, even if there was less
+            if len(self.failed_with) > _MAX_FAILED:
+                del self.failed_with[next(iter(self.failed_with))]
+        elif outcome == "ok" and not peak_bytes:  # nobody measured what it needed
+            self.activation_bytes[1] = max(self.activation_bytes.get(1, 0), given_bytes)

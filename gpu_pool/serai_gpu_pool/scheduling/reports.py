@@ -140,22 +140,27 @@ class Reports:
         for ticket, (outcome, payload) in zip(batch.tickets, results, strict=True):
             self._calls.turns.correct(ticket.payer, share_s - batch.charged_s)
             self._calls.came_back(ticket)
+            if model.retries:
+                model.tried_again(ticket, outcome.kind, batch.activation_bytes, peak_bytes)
             if ticket.done:
                 continue
-            if outcome.kind == "OutOfMemoryError" and not ticket.out_of_memory:
-                self._again_with_more(ticket, model, batch, now)
+            if outcome.kind == "OutOfMemoryError" and self._is_tried_again(ticket, model, batch):
+                self._run_again(model, [ticket], now)
             elif outcome.kind == "no_room" and not ticket.alone:
                 ticket.alone = True
                 self._run_again(model, [ticket], now)
             else:
                 self._calls.finish(ticket, outcome, payload, share_s, duration_s)
 
-    def _again_with_more(self, ticket: Ticket, model: Model, batch: Batch, now: float) -> None:
-        """It ran out of memory: once more by itself, with more set aside for it; others go for that."""
+    def _is_tried_again(self, ticket: Ticket, model: Model, batch: Batch) -> bool:
+        """It ran out of memory: once more by itself, with more set aside for it. Others go for that, so not for a
+        payer whom so much has not helped before."""
+        if ticket.out_of_memory:
+            return False
         self._count_out_of_memory("run")
-        model.needed_more(1, batch.activation_bytes)
+        more = model.guess(ticket, self.devices[batch.device].ledger.budget)
         ticket.out_of_memory = ticket.alone = True
-        self._run_again(model, [ticket], now)
+        return more or len(batch.tickets) > 1
 
     def _count_out_of_memory(self, where: str) -> None:
         self.counts.out_of_memory[where] = self.counts.out_of_memory.get(where, 0) + 1

@@ -293,10 +293,13 @@ class Inspected(msgspec.Struct, frozen=True, array_like=True, tag=19):
 
 
 class Command(msgspec.Struct, frozen=True, array_like=True, tag=20):
-    """Make it so for one model of a defined version: loaded, out of memory, kept there, or free to go again."""
+    """Make it so for one model of a defined version: loaded, out of memory, kept there, or free to go again.
+
+    "release" is what an owner means by unloading: out of memory, unless somebody else uses the same file.
+    """
 
     id: int
-    verb: Literal["load", "unload", "pin", "unpin"]
+    verb: Literal["load", "unload", "pin", "unpin", "release"]
     version: str
     model: str
     deadline: float

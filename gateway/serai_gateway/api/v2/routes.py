@@ -113,7 +113,7 @@ class InferenceProtocol:
             return json_answer({"model_stats": await self._stats([found])})
         await check_manages(self._catalogue, caller, found, path.action)
         check_load(await _read_small(scope, receive))
-        await self._pool.command(path.action, found)
+        await self._pool.command(path.action, found, caller)
         return json_answer({})
 
     async def _answer_of_all(self, action: ServerAction, caller: Caller, scope: Scope, receive: Receive) -> Answer:
