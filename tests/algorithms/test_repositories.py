@@ -6,7 +6,7 @@ import pytest
 from local_models import ALGORITHMS, manifest, model_bytes
 
 from serai_gateway.build.manifest import parse_manifest
-from serai_gateway.build.onnx_file import read_onnx
+from serai_gpu_pool.formats import read_onnx
 
 NAMES = sorted(str(path.parent.relative_to(ALGORITHMS)) for path in ALGORITHMS.rglob("algorithm.toml"))
 
@@ -64,7 +64,7 @@ def test_publishing_takes_the_models_as_they_are(name, tmp_path):
     for model in manifest(ALGORITHMS / name).get("models", {}).values():
         file = tmp_path / "model.onnx"
         file.write_bytes(model_bytes(ALGORITHMS / name, model))
-        assert read_onnx(file).num_nodes > 0
+        assert read_onnx(memoryview(file.read_bytes())).num_nodes > 0
 
 
 def test_calls_are_stacked_where_the_model_allows_it_and_nowhere_else(tmp_path):
@@ -73,6 +73,6 @@ def test_calls_are_stacked_where_the_model_allows_it_and_nowhere_else(tmp_path):
         (model,) = manifest(ALGORITHMS / name)["models"].values()
         file = tmp_path / "model.onnx"
         file.write_bytes(model_bytes(ALGORITHMS / name, model))
-        read = read_onnx(file)
+        read = read_onnx(memoryview(file.read_bytes()))
         first = [tensor.shape[0] for tensor in (*read.inputs, *read.outputs) if tensor.shape]
         assert all(isinstance(size, str) for size in first) == may_be_stacked, (name, first)

@@ -134,7 +134,7 @@ def test_a_damaged_wheel_is_refused(index, store):
 
 def test_a_bomb_in_a_wheel_ends_at_the_limit(index, store, monkeypatch):
     write_wheel(wheel_cache(), "some_weights", "1.0", {"pkg/m.onnx": bytes(8 << 20)})
-    monkeypatch.setattr("serai_gateway.build.models.MAX_MODEL_BYTES", 1 << 20)
+    monkeypatch.setattr("serai_gateway.build.models.MAX_FILE_BYTES", 1 << 20)
     with pytest.raises(InvalidModel, match="larger than"):
         from_wheel(store)
     monkeypatch.setattr("serai_gateway.build.wheels.MAX_WHEEL_BYTES", 1 << 20)

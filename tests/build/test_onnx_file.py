@@ -9,21 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from serai_gateway.build import onnx_file
-from serai_gateway.build.errors import InvalidModel
-from serai_gateway.build.onnx_file import read_onnx
 from serai_gateway.build.testing import onnx_fields, tiny_onnx
-from serai_gateway.catalogue import TensorInfo
+from serai_gpu_pool.formats import ModelFileError, Tensor, onnx_file, read_onnx
 
 
-@pytest.fixture
-def read(tmp_path):
-    def read_bytes(data):
-        path = tmp_path / "model.onnx"
-        path.write_bytes(data)
-        return read_onnx(path)
-
-    return read_bytes
+def read(data):
+    return read_onnx(memoryview(data))
 
 
 def graph_of(*nodes, inputs=None, outputs=None, constants=()):
@@ -39,10 +30,11 @@ def model_of(*nodes, functions=(), opsets=(("", 17),), **rest):
     return model.SerializeToString()
 
 
+MINE = (("", 17), ("mine", 1))
 RELU = helper.make_node("Relu", ["x"], ["y"])
 
 
-def test_inputs_and_outputs_are_what_onnx_says_they_are(read):
+def test_inputs_and_outputs_are_what_onnx_says_they_are():
     weights = numpy_helper.from_array(np.zeros((3, 4), np.float32), "w")
     inputs = [
         helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", None, 3]),
@@ -54,12 +46,12 @@ def test_inputs_and_outputs_are_what_onnx_says_they_are(read):
     outputs = [helper.make_tensor_value_info("y", TensorProto.BOOL, [2**40])]
     found = read(model_of(RELU, RELU, inputs=inputs, outputs=outputs, constants=[weights]))
     assert found.inputs == (
-        TensorInfo("x", "float32", ("N", "", 3)),
-        TensorInfo("ids", "int64", ()),
-        TensorInfo("half", "float16", None),
-        TensorInfo("text", "string", ("",)),
+        Tensor("x", "float32", ("N", "", 3)),
+        Tensor("ids", "int64", ()),
+        Tensor("half", "float16", None),
+        Tensor("text", "string", ("",)),
     )
-    assert found.outputs == (TensorInfo("y", "bool", (2**40,)),)
+    assert found.outputs == (Tensor("y", "bool", (2**40,)),)
     assert (found.opsets, found.num_nodes) == ({"": 17}, 2)
 
 
@@ -74,7 +66,7 @@ def test_every_type_of_element_has_numpys_name():
 
 
 @pytest.mark.parametrize("domain", ["", "ai.onnx", "ai.onnx.ml", "com.microsoft"])
-def test_operators_of_these_domains_may_run(read, domain):
+def test_operators_of_these_domains_may_run(domain):
     assert read(tiny_onnx("Gelu", domain)).num_nodes == 1
 
 
@@ -83,8 +75,8 @@ def test_operators_of_these_domains_may_run(read, domain):
     [("EPContext", "com.microsoft"), ("PyOp", "com.microsoft"), ("Relu", "com.evil"), ("X", "ai.onnx.preview.training"),
      ("X", "ai.onnx.contrib"), ("Conv", "com.microsoft.nchwc"), ("X", "AI.ONNX"), ("X", " ")],
 )  # fmt: skip
-def test_other_operators_may_not(read, operator, domain):
-    with pytest.raises(InvalidModel, match="is not allowed"):
+def test_other_operators_may_not(operator, domain):
+    with pytest.raises(ModelFileError, match="is not allowed"):
         read(tiny_onnx(operator, domain))
 
 
@@ -95,10 +87,10 @@ def nested(depth):
     return helper.make_model(body, ir_version=10, opset_imports=[helper.make_opsetid("", 21)]).SerializeToString()
 
 
-def test_an_operator_hidden_in_a_graph_within_graphs_is_found(read):
-    with pytest.raises(InvalidModel, match="EPContext is not allowed"):
+def test_an_operator_hidden_in_a_graph_within_graphs_is_found():
+    with pytest.raises(ModelFileError, match="EPContext is not allowed"):
         read(nested(6))
-    with pytest.raises(InvalidModel, match="nested more than 16"):
+    with pytest.raises(ModelFileError, match="nested more than 16"):
         deep = onnx_fields((1, onnx_fields((4, b"Relu"))))
         for _ in range(40):
             deep = onnx_fields((1, onnx_fields((4, b"If"), (5, onnx_fields((6, deep))))))
@@ -122,8 +114,8 @@ def call(name, domain="mine"):
     return helper.make_node(name, ["x"], ["y"], domain=domain)
 
 
-def test_weights_in_other_files_are_refused_wherever_they_hide(read):
-    with pytest.raises(InvalidModel, match="save it as one file"):
+def test_weights_in_other_files_are_refused_wherever_they_hide():
+    with pytest.raises(ModelFileError, match="save it as one file"):
         read(tiny_onnx(external=True))
     weights = external(numpy_helper.from_array(np.zeros(3, np.float32), "w"))
     constant = helper.make_node("Constant", [], ["y"], value=weights)
@@ -134,51 +126,35 @@ def test_weights_in_other_files_are_refused_wherever_they_hide(read):
         model_of(branches(constant)),
         model_of(branches(RELU, branches(constant))),
         model_of(helper.make_node("Constant", [], ["y"], sparse_value=sparse)),
-        model_of(RELU, functions=[function("f", constant)]),
     ]
     for model in places:
-        with pytest.raises(InvalidModel, match="save it as one file"):
+        with pytest.raises(ModelFileError, match="save it as one file"):
             read(model)
 
 
-def test_functions_of_the_file_itself_may_have_any_domain(read):
-    functions = [function("f", RELU, call("g")), function("g", RELU, RELU)]
-    assert read(model_of(call("f"), functions=functions)).num_nodes == 5
-    with pytest.raises(InvalidModel, match=r"mine\.g is not allowed"):
-        read(model_of(call("f"), functions=[function("f", call("g"))]))
-    with pytest.raises(InvalidModel, match="EPContext is not allowed"):
-        read(model_of(RELU, functions=[function("f", call("EPContext", "com.microsoft"))]))
+def test_functions_of_the_file_itself_are_refused_with_what_inlines_them():
+    model = model_of(call("f"), functions=[function("f", RELU, call("g")), function("g", RELU, RELU)], opsets=MINE)
+    with pytest.raises(ModelFileError, match="it has functions of its own; inline them: ") as error:
+        read(model)
+    changed = {"model": onnx.load_from_string(model), "onnx": onnx}
+    exec("import onnx.inliner; " + str(error.value).rpartition("inline them: ")[2], changed)
+    assert read(changed["model"].SerializeToString()).num_nodes == 3
 
 
-@pytest.mark.parametrize(
-    "functions",
-    [
-        [function("f", call("f"))],
-        [function("f", call("g")), function("g", RELU, call("f"))],
-        [function("Relu", RELU, domain="")],
-        [function("f", branches(call("f")))],
-    ],
-    ids=["itself", "in a circle", "a standard one", "in a branch"],
-)
-def test_functions_that_contain_themselves_are_refused(read, functions):
-    with pytest.raises(InvalidModel, match="contains itself"):
-        read(model_of(RELU, functions=functions))
+def test_a_hundred_thousand_functions_are_refused_at_the_first():
+    one = onnx_fields((1, b"f"), (10, b"mine"), (7, onnx_fields((4, b"g"), (7, b"mine"))))
+    with pytest.raises(ModelFileError, match="functions of its own"):
+        read(onnx_fields((1, 8), *[(25, one)] * 100_000))
 
 
-def test_functions_that_grow_without_bound_are_refused_quickly(read):
-    doubling = [function(f"f{n}", call(f"f{n + 1}"), call(f"f{n + 1}")) for n in range(60)] + [function("f60", RELU)]
-    with pytest.raises(InvalidModel, match="when its functions are expanded"):
-        read(model_of(call("f0"), functions=doubling))
-
-
-def test_settings_for_the_runtime_inside_the_file_are_refused(read):
+def test_settings_for_the_runtime_inside_the_file_are_refused():
     model = onnx.load_from_string(tiny_onnx())
     helper.set_model_props(model, {"ort_config": '{"session_options": {}}'})
-    with pytest.raises(InvalidModel, match="ort_config"):
+    with pytest.raises(ModelFileError, match="ort_config"):
         read(model.SerializeToString())
 
 
-def test_what_a_model_cannot_be(read):
+def test_what_a_model_cannot_be():
     graph = onnx_fields((1, onnx_fields((4, b"Relu"))), (12, onnx_fields((1, b"y"))))
     opset = onnx_fields((2, 17))
     for data, reason in {
@@ -197,42 +173,33 @@ def test_what_a_model_cannot_be(read):
         tiny_onnx(dtype=0): "only tensors",
         tiny_onnx(dtype=99): "only tensors",
     }.items():
-        with pytest.raises(InvalidModel, match=reason):
+        with pytest.raises(ModelFileError, match=reason):
             read(data)
 
 
-def test_a_model_cut_anywhere_is_refused(read):
+def test_a_model_cut_anywhere_is_refused():
     data = tiny_onnx()
     for end in range(len(data)):
-        with pytest.raises(InvalidModel):
+        with pytest.raises(ModelFileError):
             read(data[:end])
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=300) | st.tuples(st.integers(0, 150), st.integers(0, 255)))
-def test_no_bytes_lead_to_any_other_error(tmp_path_factory, change):
+def test_no_bytes_lead_to_any_other_error(change):
     data = bytearray(tiny_onnx())
     if isinstance(change, tuple):
         data[change[0] % len(data)] = change[1]
-    path = tmp_path_factory.getbasetemp() / "fuzz.onnx"
-    path.write_bytes(bytes(data) if isinstance(change, tuple) else change)
     try:
-        read_onnx(path)
-    except InvalidModel as error:
+        read(data if isinstance(change, tuple) else change)
+    except ModelFileError as error:
         assert str(error).isprintable()
 
 
-def test_a_file_full_of_fields_is_given_up(read, monkeypatch):
+def test_a_file_full_of_fields_is_given_up(monkeypatch):
     monkeypatch.setattr(onnx_file, "MAX_FIELDS", 1000)
-    with pytest.raises(InvalidModel, match="more than 1,000 fields"):
+    with pytest.raises(ModelFileError, match="more than 1,000 fields"):
         read(onnx_fields((1, 8), (7, onnx_fields(*[(1, b"")] * 1000)), (8, onnx_fields((2, 17)))))
-
-
-def test_a_file_larger_than_a_message_can_be_is_not_read(tmp_path):
-    with open(tmp_path / "huge.onnx", "wb") as file:
-        file.truncate(2 * 1024**3 + 1)
-    with pytest.raises(InvalidModel, match="at most 2 GiB"):
-        read_onnx(tmp_path / "huge.onnx")
 
 
 def versioned(ir_version, opset):
@@ -248,9 +215,9 @@ def versioned(ir_version, opset):
         (14, 28, "it has opset 28 and IR version 14;", "convert_version(model, 26); model.ir_version = 13"),
     ],
 )
-def test_files_newer_than_the_runtime_are_refused_with_all_there_is_to_change(read, ir_version, opset, has, change):
+def test_files_newer_than_the_runtime_are_refused_with_all_there_is_to_change(ir_version, opset, has, change):
     model = versioned(ir_version, opset)
-    with pytest.raises(InvalidModel) as error:
+    with pytest.raises(ModelFileError) as error:
         read(model.SerializeToString())
     text = str(error.value)
     assert text.startswith(has) and text.endswith(change)

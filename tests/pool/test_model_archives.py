@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serai.ipc.messages import ModelSpec, TensorSpec
-from serai_gpu_pool.formats import ModelFileError, pack_saved_model, read_program, sniff, unpack_saved_model
+from serai_gpu_pool.formats import ModelFileError, pack_saved_model, sniff, unpack_saved_model
 from serai_gpu_pool.formats.saved_model import allowed_operations, read_saved_model
 from serai_gpu_pool.formats.torch_export import read_export
 from serai_gpu_pool.formats.torchscript import read_torchscript
@@ -181,12 +181,6 @@ def test_other_files_are_called_by_their_name(data, says):
     assert says in refusal(sniff, data)
 
 
-def test_a_renamed_file_is_told(tmp_path, script):
-    (tmp_path / "m").write_bytes(script)
-    with pytest.raises(ModelFileError, match=r"is TorchScript, not a torch\.export archive; call it \.pt"):
-        read_program(tmp_path / "m", "torch_export")
-
-
 # ── TorchScript ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -230,6 +224,42 @@ def test_program_text_that_reaches_out_is_refused(text):
 )
 def test_words_in_comments_text_and_other_places_are_no_calls(text):
     assert read_torchscript(memoryview(program(text))).num_nodes == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "f = fork(__torch__.spin, x)",
+        "f = fork\ng = f(__torch__.spin, x)",
+        "y = torch.wait(f)",
+        "g = awaitable(__awaitable_function)",
+        "y = ops.prim.awaitable_wait(g)",
+        'y = rpc_async("other", x)',
+    ],
+)
+def test_program_text_that_goes_on_after_its_call_is_refused(text):
+    assert "may not go on after their call" in refusal(read_torchscript, program(text))
+
+
+def test_methods_and_attributes_may_be_called_fork_and_wait():
+    text = "def wait(self):\n  return torch.relu((self).fork(self.wait))\n"
+    assert read_torchscript(memoryview(program(text))).num_nodes == 1
+
+
+@pytest.mark.parametrize("quote", ["'", '"'])
+def test_a_quote_without_an_end_is_refused_at_once(quote):
+    # Looking for its end anew at each of these would take minutes, and gigabytes of memory.
+    for text in (quote + ("\\" + quote) * 2_000_000, (quote + "x\n") * 2_000_000, "x = " + quote):
+        assert "a quote in it does not end" in refusal(read_torchscript, program(text))
+
+
+def test_text_with_many_escaped_quotes_is_taken():
+    assert read_torchscript(memoryview(program("x = torch.add('" + "\\'" * 500_000 + "')"))).num_nodes == 1
+
+
+def test_program_text_beyond_its_limit_is_refused_before_it_is_read(monkeypatch):
+    monkeypatch.setattr("serai_gpu_pool.formats.torchscript.MAX_TEXT_BYTES", 1 << 20)
+    assert "of at most 1 MiB" in refusal(read_torchscript, program("x = torch.relu(y)\n" * 100_000))
 
 
 def test_program_text_with_triple_quotes_is_refused():
@@ -366,6 +396,36 @@ def test_damaged_graphs_are_refused(made, export):
         assert says in refusal(read_export, changed_json(made, export, "model.json", change))
     deep = made.rewritten(export, lambda n, c: (n, b"[" * 100_000 if n.endswith("model.json") else c))
     assert "not as torch.export writes it" in refusal(read_export, deep)
+
+
+@pytest.mark.parametrize("filling", ["[],", "{},", '"",'])
+@pytest.mark.parametrize("where", ["model.json", "weights_config.json"])
+def test_tables_that_unfold_to_gigabytes_are_refused_before_they_do(made, export, filling, where):
+    bomb = ('{"config": {}, "more": [' + filling * 5_000_000).encode()
+    data = made.rewritten(export, lambda n, c: (n, bomb if n.endswith(where) else c))
+    assert "objects and lists, or" in refusal(read_export, data)
+
+
+def test_names_of_outputs_that_unfold_to_gigabytes_are_not_read(made, export):
+    """They are JSON inside of JSON, where the brackets can be written so that nobody sees them from outside."""
+
+    def bomb(value):
+        value["graph_module"]["module_call_graph"][0]["signature"]["out_spec"] = "[1, 0]" + "?" * 3_000_000
+
+    def hidden(path, content):
+        return path, content.replace(b"?", b"\\u005b") if path.endswith("model.json") else content
+
+    whole = made.rewritten(changed_json(made, export, "model.json", bomb), hidden)
+    assert "objects and lists, or" in refusal(read_export, whole)
+
+
+def test_a_compressed_table_is_refused(export):
+    file = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(export)) as old, zipfile.ZipFile(file, "w") as new:
+        for member in old.infolist():
+            packed = zipfile.ZIP_DEFLATED if member.filename.endswith("model.json") else zipfile.ZIP_STORED
+            new.writestr(zipfile.ZipInfo(member.filename), old.read(member), packed)
+    assert "compressed, which torch.export.save does not do" in refusal(read_export, file.getvalue())
 
 
 def test_a_model_that_keeps_state_is_refused(made):
@@ -546,6 +606,87 @@ def test_saved_models_that_reach_out_are_refused(tf_made, tmp_path):
     ):
         data = packed(tf_made.save(module, tmp_path / operation))
         assert f"operation {operation}" in refusal(read_saved_model, data).replace("Eager", "")
+
+
+def disguised(folder: Path, change) -> bytes:
+    """A model whose function that is called takes the name of those that TensorFlow writes for saving."""
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    model = saved_model_pb2.SavedModel()
+    model.ParseFromString((folder / "saved_model.pb").read_bytes())
+    graph = model.meta_graphs[0]
+    called = next(one for one in graph.graph_def.library.function if "signature_wrapper" in one.signature.name)
+    saver = graph.graph_def.library.function.add()
+    saver.CopyFrom(called)
+    saver.signature.name = "__inference__traced_restore_999"
+    saver.node_def.add(name="save", op="SaveV2")
+    change(graph, called.signature.name, saver)
+    (folder / "saved_model.pb").write_bytes(model.SerializeToString())
+    return packed(folder)
+
+
+def of_objects(graph, called, saver):
+    """The object graph names it: that decides what TensorFlow runs for a signature."""
+    objects = graph.object_graph_def
+    objects.concrete_functions[saver.signature.name].CopyFrom(objects.concrete_functions[called])
+    for node in objects.nodes:
+        names = node.function.concrete_functions
+        if called in names:
+            names[:] = [saver.signature.name if name == called else name for name in names]
+
+
+def of_one_object(graph, called, saver):
+    graph.object_graph_def.nodes.add().bare_concrete_function.concrete_function_name = saver.signature.name
+
+
+def of_the_graph(graph, called, saver):
+    """Without objects TensorFlow runs the nodes of the graph."""
+    graph.ClearField("object_graph_def")
+    graph.graph_def.node.add(name="n", op="PartitionedCall").attr["f"].func.name = saver.signature.name
+
+
+def of_those_that_stand_in(graph, called, saver):
+    saver.attr["api_implements"].s = b"lookup"
+
+
+@pytest.mark.parametrize("change", [of_objects, of_one_object, of_the_graph, of_those_that_stand_in])
+def test_a_function_that_saves_may_be_run_by_nothing(tf_made, tmp_path, change):
+    folder = tf_made.save(tf_made.Net(), tmp_path / "m")
+    said = refusal(read_saved_model, disguised(folder, change))
+    assert said.startswith("function __inference__traced_restore_") and "writes or reads files" in said
+
+
+def test_a_function_that_nobody_calls_may_save(tf_made, tmp_path):
+    folder = tf_made.save(tf_made.Net(), tmp_path / "m")
+    assert read_saved_model(memoryview(disguised(folder, lambda *_: None)))
+
+
+def test_a_function_with_two_names_is_refused(tmp_path):
+    from serai_gateway.build.testing import onnx_fields
+
+    names = onnx_fields((1, b"__inference__traced_save_1"), (1, b"called"))
+    function = onnx_fields((1, names), (3, onnx_fields((1, b"n"), (2, b"SaveV2"))))
+    graph = onnx_fields((2, onnx_fields((1, function))))
+    (tmp_path / "saved_model.pb").write_bytes(onnx_fields((1, 1), (2, onnx_fields((2, graph)))))
+    assert "a function with no name, or with several" in refusal(read_saved_model, packed(tmp_path))
+
+
+def test_a_model_with_a_table_of_words_is_taken(tf_made, tmp_path):
+    import tensorflow as tf
+
+    class Looks(tf.Module):
+        def __init__(self):
+            super().__init__()
+            keys, values = tf.constant([1, 2], tf.int64), tf.constant([10.0, 20.0])
+            self.table = tf.lookup.experimental.MutableHashTable(tf.int64, tf.float32, -1.0)
+            self.table.insert(keys, values)
+            self.fixed = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, values), -1.0)
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.int64, name="x")])
+        def __call__(self, x):
+            return {"y": self.table.lookup(x) + self.fixed.lookup(x)}
+
+    assert read_saved_model(memoryview(packed(tf_made.save(Looks(), tmp_path / "m"))))
 
 
 def test_a_saved_model_without_its_signature_is_refused(tf_made, tmp_path):

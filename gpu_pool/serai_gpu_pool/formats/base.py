@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import msgspec
+
 from serai.ipc.messages import ModelFormat, TensorSpec
 
 
@@ -24,7 +26,15 @@ class ModelFile:
     num_nodes: int
 
 
-#: Inputs and outputs of a model together, as for ONNX.
+class Tensor(msgspec.Struct, frozen=True):
+    """An input or output as a file describes it. A free dimension is its name, or "" where it has none."""
+
+    name: str
+    dtype: str  # NumPy's name, "string" for text
+    shape: tuple[int | str, ...] | None  # None: not even the rank is known
+
+
+#: Inputs and outputs of a model together.
 MAX_TENSORS = 1024
 
 

@@ -133,13 +133,15 @@ class _Reader:
         self._num_nodes = 0
         self._functions: set[str] = set()
         self._called: set[str] = set()  # operators that are not on the list: they must be functions of this file
-        self._named: set[str] = set()  # functions that attributes of other functions' nodes name
+        self._named: set[str] = set()  # functions that nodes of other functions name, or objects
+        self._of_graph: set[str] = set()  # functions that nodes of the graph itself name
 
     def model(self, data: memoryview) -> ModelFile:
         graphs = [message(value) for number, _, value in self._fields(data) if number == 2]
         if len(graphs) != 1:
             raise ModelFileError(f"{len(graphs)} graphs; a model for serving has one (tag serve)")
         signatures: dict[str, memoryview] = {}
+        has_objects = False
         for number, _, value in self._fields(graphs[0]):
             if number == 2:
                 self._graph(message(value))
@@ -147,6 +149,11 @@ class _Reader:
                 signatures.update([self._entry(message(value))])
             elif number == 6:
                 self._asset(message(value))
+            elif number == 7:
+                has_objects = True
+                self._objects(message(value))
+        if not has_objects:  # then TensorFlow runs the graph itself; else only what objects name, not the saver's nodes
+            self._named |= self._of_graph
         for name in sorted(self._called - self._functions):
             raise ModelFileError(
                 f"operation {shown(name)} is not allowed: only computation, no files, no Python, no custom operations"
@@ -195,14 +202,22 @@ class _Reader:
                         self._function(message(function))
 
     def _function(self, data: memoryview) -> None:
-        name = ""
+        names: list[str] = []
+        attributes: list[str] = []
         for number, _, value in self._fields(data):
             if number == 1:
-                name = next((string(one) for inner, _, one in self._fields(message(value)) if inner == 1), "")
-        self._functions.add(name)
+                names += [string(one) for inner, _, one in self._fields(message(value)) if inner == 1]
+            elif number == 5:
+                attributes.append(self._entry(message(value))[0])
+        if len(names) != 1 or not names[0]:
+            raise NotProtobuf("a function with no name, or with several")
+        if _SAVER.fullmatch(names[0]) and any(one.startswith("api_") for one in attributes):
+            # By these TensorFlow finds functions that may stand in for each other.
+            raise ModelFileError(f"function {shown(names[0])} writes or reads files, and could stand in for another")
+        self._functions.add(names[0])
         for number, _, value in self._fields(data):
             if number == 3:
-                self._node(message(value), name)
+                self._node(message(value), names[0])
 
     def _node(self, data: memoryview, function: str) -> None:
         self._num_nodes += 1
@@ -214,22 +229,33 @@ class _Reader:
                 operator = string(value)
                 if operator not in self._allowed and not (is_saver and operator in _SAVING):
                     self._called.add(operator)
-            elif number == 5 and function:
-                # In the graph itself the saver's functions are called from nodes that no signature for serving reaches.
-                self._attribute(self._entry(message(value))[1])
+            elif number == 5:
+                for inner, _, attribute in self._fields(message(value)):
+                    if inner == 2:
+                        self._attribute(message(attribute), self._named if function else self._of_graph)
 
-    def _attribute(self, data: memoryview) -> None:
+    def _attribute(self, data: memoryview, found: set[str]) -> None:
         """Functions that an attribute names: AttrValue.func, or AttrValue.list.func."""
         for number, _, value in self._fields(data):
             if number == 10:
-                self._name(message(value))
+                found |= self._names(message(value))
             elif number == 1:
                 for inner, _, one in self._fields(message(value)):
                     if inner == 9:
-                        self._name(message(one))
+                        found |= self._names(message(one))
 
-    def _name(self, data: memoryview) -> None:
-        self._named.update(string(value) for number, _, value in self._fields(data) if number == 1)
+    def _objects(self, data: memoryview) -> None:
+        """Functions that objects name: these are what TensorFlow runs, by whatever name a signature goes."""
+        for number, _, value in self._fields(data):
+            if number == 1:
+                for inner, _, part in self._fields(message(value)):
+                    if inner in (6, 8):  # a function with its variants, or a single one: the name comes first
+                        self._named |= self._names(message(part))
+            elif number == 2:
+                self._named.add(self._entry(message(value))[0])
+
+    def _names(self, data: memoryview) -> set[str]:
+        return {string(value) for number, _, value in self._fields(data) if number == 1}
 
     def _asset(self, data: memoryview) -> None:
         for number, _, value in self._fields(data):

@@ -1,7 +1,7 @@
 """What a file is, by its content: the suffix is only a claim."""
 
 import mmap
-from pathlib import Path
+import os
 
 from serai.ipc.messages import ModelFormat
 from serai_gpu_pool.formats.base import ModelFile, ModelFileError
@@ -61,31 +61,22 @@ def sniff(data: memoryview) -> ModelFormat:
     raise ModelFileError("no model file of a known format (ONNX, TorchScript, torch.export, SavedModel)")
 
 
-def sniff_file(path: Path) -> ModelFormat:
-    """The same for a file on disk, which must not change meanwhile."""
-    return sniff(_mapped(path))
+def map_model(descriptor: int) -> memoryview:
+    """A file's content, as pages of it. The file must not change meanwhile. Raises ModelFileError for its size."""
+    size = os.fstat(descriptor).st_size
+    if size == 0:
+        raise ModelFileError("the file is empty")
+    if size > MAX_FILE_BYTES:
+        raise ModelFileError(f"{size:,} bytes; a model has at most {MAX_FILE_BYTES >> 30} GiB")
+    # Unmapped with its last view: closing it by hand would fail while an exception still holds one.
+    return memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
 
 
-def _mapped(path: Path) -> memoryview:
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        if size == 0:
-            raise ModelFileError("the file is empty")
-        if size > MAX_FILE_BYTES:
-            raise ModelFileError(f"{size:,} bytes; a model has at most {MAX_FILE_BYTES >> 30} GiB")
-        # Unmapped with its last view: closing it by hand would fail while an exception still holds one.
-        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-
-
-def read_program(path: Path, format: ModelFormat) -> ModelFile:
+def read_program(data: memoryview, format: ModelFormat) -> ModelFile:
     """Check a file of one of the formats that are programs: nothing of it is run, nothing is unpickled.
 
-    The file must not change meanwhile. Raises ModelFileError with what is wrong, without the path.
+    Raises ModelFileError with what is wrong.
     """
-    data = _mapped(path)
-    found = sniff(data)
-    if found != format:
-        raise ModelFileError(f"the file is {TITLES[found]}, not {TITLES[format]}; {_RENAME[found]}")
     if format == "torchscript":
         return read_torchscript(data)
     if format == "torch_export":
@@ -93,20 +84,6 @@ def read_program(path: Path, format: ModelFormat) -> ModelFile:
     if format == "saved_model":
         return read_saved_model(data)
     raise ValueError(f"{format} is checked elsewhere")
-
-
-TITLES: dict[ModelFormat, str] = {
-    "onnx": "ONNX",
-    "torchscript": "TorchScript",
-    "torch_export": "a torch.export archive",
-    "saved_model": "a TensorFlow SavedModel",
-}
-_RENAME: dict[ModelFormat, str] = {
-    "onnx": "call it .onnx",
-    "torchscript": "call it .pt",
-    "torch_export": "call it .pt2",
-    "saved_model": "publish the folder itself",
-}
 
 
 def _kind_of_zip(archive: ZipFile) -> ModelFormat:

@@ -19,7 +19,16 @@ import msgspec
 from serai.ipc.messages import TensorSpec
 from serai_gpu_pool.formats.base import MAX_TENSORS, ModelFile, ModelFileError, shown
 from serai_gpu_pool.formats.torch_graph import Graph, Program, Ref, Weight, read_graph
-from serai_gpu_pool.formats.torch_schema import DTYPES, ExportedProgram, GraphSpec, Payloads, TensorMeta, only
+from serai_gpu_pool.formats.torch_schema import (
+    DTYPES,
+    CallSpec,
+    ExportedProgram,
+    GraphSpec,
+    OutputTree,
+    Payloads,
+    TensorMeta,
+    only,
+)
 from serai_gpu_pool.formats.zip_file import ZipFile
 
 #: The version of the graph's JSON that this reader knows. A new major version is a new language.
@@ -32,8 +41,12 @@ _MEMBER = re.compile(
 )
 #: Parts that hold compiled code, or objects of classes that are not PyTorch's.
 _CODE = re.compile(r"data/aotinductor/|data/executorch/|\.(so|cubin|cpp|o|dylib|ptx|hsaco)$|(custom|opaque)_obj_\d+$")
-#: Most bytes that the tables of an archive take together; the graph of a large model has 30 MB.
+#: Most bytes of one table; the graph of a large model has 30 MB: 1.4 kB for each operation.
 MAX_TABLE_BYTES = 48 << 20
+#: What a table may unfold to. Each of its objects takes up to 200 bytes of memory, however short it is in the file; a
+#: graph that fills 48 MiB has 1.3 million objects and lists, and 2.7 million texts.
+MAX_OBJECTS = 2_000_000
+MAX_TEXTS = 4_000_000
 
 
 def read_export(data: memoryview) -> ModelFile:
@@ -84,13 +97,25 @@ def _check_members(archive: ZipFile, root: str) -> None:
 
 
 def _table(archive: ZipFile, name: str, form: Any) -> Any:
-    if name in archive.members and archive.members[name].num_bytes > MAX_TABLE_BYTES:
+    member = archive.members.get(name)
+    if member and member.is_packed:
+        raise ModelFileError(f"{shown(name)} is compressed, which torch.export.save does not do; save it again")
+    if member and member.num_bytes > MAX_TABLE_BYTES:
         raise ModelFileError(f"{shown(name)} is larger than {MAX_TABLE_BYTES >> 20} MiB")
     try:
-        return msgspec.json.decode(archive.read(name), type=form)
+        return _decoded(archive.read(name), form)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         why = str(error)[:200] or "nested too deep"
         raise ModelFileError(f"{shown(name)} is not as torch.export writes it: {why}") from None
+
+
+def _decoded(data: bytes, form: Any) -> Any:
+    """Raises ModelFileError, or what msgspec raises."""
+    if data.count(b"[") + data.count(b"{") > MAX_OBJECTS or data.count(b'"') > 2 * MAX_TEXTS:
+        raise ModelFileError(
+            f"one of its tables has more than {MAX_OBJECTS:,} objects and lists, or {MAX_TEXTS:,} texts; export a part"
+        )
+    return msgspec.json.decode(data, type=form)
 
 
 def _weights(archive: ZipFile, folder: str, config: str) -> dict[str, Weight]:
@@ -206,14 +231,14 @@ def _tensor(called: str, name: str, spec: GraphSpec) -> TensorSpec:
     return TensorSpec(called, dtype, tuple(shape))
 
 
-def _keys(calls: list[dict[str, Any]]) -> list[str]:
+def _keys(calls: list[CallSpec]) -> list[str]:
     """The names of the outputs, where the model returns a dictionary of tensors."""
+    described = next((call.signature.out_spec for call in calls if not call.fqn and call.signature), "")
     try:
-        described = next(call["signature"]["out_spec"] for call in calls if call["fqn"] == "" and call["signature"])
-        _, tree = msgspec.json.decode(described)
-        keys = msgspec.json.decode(tree["context"]) if tree["type"] == "builtins.dict" else []
-        leaves = all(not child["children_spec"] and child["type"] is None for child in tree["children_spec"])
-    except (StopIteration, KeyError, TypeError, ValueError, RecursionError):
+        _, tree = _decoded(described.encode(), tuple[int, OutputTree])
+        keys = _decoded(tree.context.encode(), list[str]) if tree.type == "builtins.dict" and tree.context else []
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
         return []
-    named = isinstance(keys, list) and all(isinstance(key, str) and 0 < len(key) <= 256 for key in keys)
+    leaves = all(not child.children_spec and child.type is None for child in tree.children_spec)
+    named = all(0 < len(key) <= 256 for key in keys)
     return keys if named and leaves and len(set(keys)) == len(keys) else []

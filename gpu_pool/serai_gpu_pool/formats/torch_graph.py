@@ -22,6 +22,8 @@ MAX_DEPTH = 8
 _ATEN = re.compile(r"torch\.ops\.(aten)\.(\w{1,100})\.(\w{1,100})")
 #: Operations of PyTorch that reach files.
 _REFUSED = frozenset(("from_file", "save"))
+#: Operations that hide from PyTorch what is written to a tensor.
+_HIDING = frozenset(("data", "set_data", "set_"))
 #: Arithmetic on sizes, from Python's modules `_operator` and `math`, and PyTorch's own.
 _PLAIN = frozenset(
     [f"_operator.{name}" for name in (
@@ -193,6 +195,8 @@ def _check_target(target: str) -> None:
         )
     if found[2] in _REFUSED:
         raise ModelFileError(f"operation {shown(target)} is not allowed: models may not reach files")
+    if found[2] in _HIDING:
+        raise ModelFileError(f"operation {shown(target)} is not allowed: models may not keep state")
 
 
 def _is_by_name(argument: NamedArgument, target: str, kwargs: dict[str, Any]) -> bool:

@@ -50,10 +50,27 @@ class SignatureSpec(msgspec.Struct):
     output_specs: list[Union]
 
 
+class CallSignature(msgspec.Struct):
+    out_spec: str  # JSON: a version, and an `OutputTree`
+
+
+class CallSpec(msgspec.Struct):
+    fqn: str
+    signature: CallSignature | None = None
+
+
+class OutputTree(msgspec.Struct):
+    """How outputs are put together. `context`: for a dictionary its keys, as JSON."""
+
+    type: str | None
+    context: str | None
+    children_spec: list["OutputTree"]
+
+
 class ModuleSpec(msgspec.Struct):
     graph: GraphSpec
     signature: SignatureSpec
-    module_call_graph: list[dict[str, Any]] = []
+    module_call_graph: list[CallSpec] = []
 
 
 class SchemaVersion(msgspec.Struct):

@@ -15,6 +15,8 @@ import re
 from serai_gpu_pool.formats.base import ModelFile, ModelFileError, shown
 from serai_gpu_pool.formats.zip_file import ZipFile
 
+#: Program text of one model: a traced net of 2000 layers has 1 MiB, and a scripted one less.
+MAX_TEXT_BYTES = 16 << 20
 #: Words in the program text: bounds what parsing it can cost. A large model has some hundred thousand.
 MAX_WORDS = 5_000_000
 #: Steps of the tables together; a model with 10,000 tensors has a million.
@@ -32,9 +34,14 @@ _GLOBAL = re.compile(
 )
 _FOREIGN_CLASS = re.compile(r"__torch__\.torch\.classes")
 
-_WORD = re.compile(r"#[^\n]*|'(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\"|[A-Za-z_]\w*|[^\s\w]|\d[\w.]*", re.DOTALL)
+#: Nothing is tried twice: "++" and "*+" never give back what they took, so time and memory are those of one pass.
+_WORD = re.compile(
+    r"#[^\n]*+|'(?:[^'\\\n]++|\\.)*+'|\"(?:[^\"\\\n]++|\\.)*+\"|[A-Za-z_]\w*+|[^\s\w]|\d[\w.]*+", re.DOTALL
+)
 #: Operations of PyTorch on files, and doors to code that is not PyTorch's.
 _REFUSED = frozenset(("from_file", "save", "load", "classes", "jit", "package", "_export", "hub"))
+#: Ways to go on after the call has been answered, in threads or elsewhere.
+_LATER = re.compile(r"fork|wait|awaitable\w*|rpc_\w+")
 #: Where operations may come from; others are extensions, which are not here.
 _NAMESPACES = frozenset(("aten", "prim", "prims", "quantized", "_quantized"))
 
@@ -52,6 +59,9 @@ def read_torchscript(data: memoryview) -> ModelFile:
             raise ModelFileError(f"TorchScript without {names[0]}; save it again with torch.jit.script(model).save(…)")
     if "byteorder" in inside and archive.read(inside["byteorder"]) != b"little":
         raise ModelFileError("saved on a machine with the other byte order; save it again on this kind of machine")
+    text_bytes = sum(archive.members[name].num_bytes for path, name in inside.items() if path.endswith(".py"))
+    if text_bytes > MAX_TEXT_BYTES:
+        raise ModelFileError(f"its program text has {text_bytes:,} bytes, of at most {MAX_TEXT_BYTES >> 20} MiB")
     steps = calls = 0
     for path, name in inside.items():
         if _TABLE.fullmatch(path):
@@ -101,10 +111,17 @@ def _check_text(path: str, content: bytes) -> int:
         word = match[0]
         if word[0] == "#" or word == "\\":
             continue
+        if word in "'\"":
+            raise ModelFileError(f"{shown(path)} was not written by TorchScript: a quote in it does not end")
         words += 1
         if words > MAX_WORDS:
             raise ModelFileError(f"its program text has more than {MAX_WORDS:,} words")
         before = [*before[1:], word]
+        is_plain = before[2] not in (".", "def")  # else it is the model's own method or attribute
+        if _LATER.fullmatch(word) and (is_plain or before[1] == "torch" or before[1] in _NAMESPACES):
+            raise ModelFileError(
+                f'its program uses "{word}": models may not go on after their call; give anything else another name'
+            )
         if before[2] != ".":
             continue
         owner, name = before[1], word

@@ -219,6 +219,7 @@ def _by_order(script: Script, spec: ModelSpec) -> Run:
 
 def _tensor(weight: Weight, place: torch.Tensor) -> torch.Tensor:
     dtype = getattr(torch, weight.dtype)
+    place = place.data  # what is written to others in the same memory is not counted as written to this
     if place.data_ptr() % dtype.itemsize:
         place = place.clone()
     return strided(place, dtype, weight.sizes, weight.strides, weight.start)

@@ -14,6 +14,7 @@ import torch
 from serai_gpu_pool.formats.base import ModelFileError
 from serai_gpu_pool.formats.torch_export import keeps_state
 from serai_gpu_pool.formats.torch_graph import Enum, Graph, Node, Program, Ref
+from serai_gpu_pool.frameworks.torch_state import NORMALISING_FLAGS, UNSAFE_VIEWS, Unchanged
 
 _LAYOUTS = {7: torch.strided}
 _MEMORY_FORMATS = {
@@ -40,15 +41,18 @@ class GraphRunner:
         self._names = program.graph.inputs
         _check_writes(program.graph, {at for at, name in enumerate(self._names) if name in program.weights})
         self._weights: dict[str, torch.Tensor] = {}
+        self._unchanged = Unchanged({})
 
     def bind(self, weights: dict[str, torch.Tensor]) -> None:
         """Use these tensors as the graph's weights from now on."""
         self._weights = weights
+        self._unchanged = Unchanged(weights)
 
     def run(self, inputs: dict[str, torch.Tensor]) -> list[Any]:
-        """The outputs in their order. Raises what PyTorch raises."""
+        """The outputs in their order. Raises ModelRunError, and what PyTorch raises."""
         weights = self._weights
-        return self._graph.run([weights[name] if name in weights else inputs[name] for name in self._names])
+        with self._unchanged.during_a_run():
+            return self._graph.run([weights[name] if name in weights else inputs[name] for name in self._names])
 
 
 class _Step:
@@ -145,9 +149,14 @@ def _check_writes(graph: Graph, weights: set[int]) -> None:
             _check_inside(node, looking)
             continue
         given = dict(zip([argument.name for argument in function._schema.arguments], node.args, strict=False))
+        given |= node.kwargs
+        if statistics := looking & set(_places(_statistics(function, given))):
+            raise keeps_state(_name(graph, min(statistics)))
+        if node.target.split(".")[-2] in UNSAFE_VIEWS and looking & set(_places(node.args)):
+            looking.update(_flat(node.outputs))
         aliases: set[str] = set()
         for argument in function._schema.arguments:
-            touched = looking & set(_places([(given | node.kwargs).get(argument.name)]))
+            touched = looking & set(_places([given.get(argument.name)]))
             if touched and argument.alias_info is not None:
                 if argument.alias_info.is_write:
                     raise keeps_state(_name(graph, min(touched)))
@@ -157,6 +166,14 @@ def _check_writes(graph: Graph, weights: set[int]) -> None:
         for result, outputs in zip(returns, results, strict=False):
             if result.alias_info is not None and aliases & result.alias_info.before_set:
                 looking.update(outputs)
+
+
+def _statistics(function: Any, given: dict[str, Any]) -> list[Any]:
+    """Arguments that a normalisation writes to without its schema saying so."""
+    flags = [argument for argument in function._schema.arguments if argument.name in NORMALISING_FLAGS]
+    if flags and all(given.get(flag.name, flag.default_value) is False for flag in flags):
+        return []
+    return [given.get("running_mean"), given.get("running_var")]
 
 
 def _check_inside(node: Node, looking: set[int]) -> None:

@@ -6,40 +6,53 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.jit._recursive import wrap_cpp_module
 
 from serai_gpu_pool.formats.zip_file import ZipFile
+from serai_gpu_pool.frameworks.torch_state import ScriptState
 from serai_gpu_pool.frameworks.weights import Block, strided
 
 
 class Script:
     """A loaded module whose weights can be put elsewhere."""
 
-    def __init__(self, module: Any, blocks: Sequence[Block], users: Sequence[list[torch.Tensor]]) -> None:
+    def __init__(
+        self, module: Any, state: ScriptState, blocks: Sequence[Block], users: Sequence[list[torch.Tensor]]
+    ) -> None:
         self._module = module
+        self._state = state
+        self._unchanged = state.watch()
         self.blocks = list(blocks)
         # For each block the parameters and buffers that look at it, and from which element on.
         self._users = [[(tensor, int(tensor.storage_offset())) for tensor in those] for those in users]
 
     def run(self, *inputs: torch.Tensor) -> Any:
-        return self._module(*inputs)
+        with self._unchanged.during_a_run():
+            return self._state.run(lambda: self._module(*inputs))
 
     def bind(self, places: Sequence[torch.Tensor]) -> None:
         """Let parameters and buffers look at these bytes instead of at theirs."""
         for place, users in zip(places, self._users, strict=True):
             for tensor, start in users:
                 tensor.data = strided(place, tensor.dtype, tensor.size(), tensor.stride(), start)
+        self._unchanged.renew()
 
 
 def load_script(path: str, device: torch.device, data: memoryview) -> Script:
-    """Load a checked TorchScript file. Raises what PyTorch raises.
+    """Load a checked TorchScript file. Raises ModelFileError, and what PyTorch raises.
 
     `data`: the same file. Its weights are found by their content, because the table that says which is which is
     pickled, and only PyTorch's C++ reads it.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # PyTorch would rather have everybody use torch.export
-        module = torch.jit.load(path, map_location=device)
+        # As torch.jit.load does it, which does not tell what functions there are.
+        unit: Any = torch._C.CompilationUnit()
+        read: Any = torch._C.import_ir_module
+        content = read(unit, path, device, {}, False)
+        module: Any = wrap_cpp_module(content)
     module.train(False)
+    state = ScriptState(module, unit.get_functions())
     tensors = [*module.parameters(), *module.buffers()]
     storages: dict[int, list[torch.Tensor]] = {}
     for tensor in tensors:
@@ -49,7 +62,7 @@ def load_script(path: str, device: torch.device, data: memoryview) -> Script:
     places = _Places(data)
     found = [(places.find(users[0]), users) for users in storages.values()]
     pairs = [(block, users) for block, users in found if block is not None]
-    return Script(module, [block for block, _ in pairs], [users for _, users in pairs])
+    return Script(module, state, [block for block, _ in pairs], [users for _, users in pairs])
 
 
 class _Places:

@@ -4,28 +4,20 @@ Answers whether the file may run here (one self-contained file, operators from a
 session configuration) and what its inputs and outputs are. That it computes anything is for the pool to find out.
 """
 
-import mmap
-from collections import Counter
-from pathlib import Path
 from typing import NamedTuple
 
-from serai_gateway.build.errors import InvalidModel
-from serai_gateway.catalogue import TensorInfo
+from serai_gpu_pool.formats.base import MAX_TENSORS, ModelFileError, Tensor, shown
 from serai_gpu_pool.formats.protobuf import VARINT, NotProtobuf, Walk, message, signed, string
 
-#: A protobuf message cannot be larger, and an ONNX file is one message.
-MAX_MODEL_BYTES = 2 * 1024**3
 #: Fields looked at: about 100,000 nodes. Half a minute of walking at the very most; real models have a few thousand.
 MAX_FIELDS = 5_000_000
 #: How deep graphs may lie inside the nodes of graphs.
 MAX_GRAPH_DEPTH = 16
-#: Nodes of all graphs, functions expanded: fifty times a large language model.
+#: Nodes of all graphs: fifty times a large language model.
 MAX_NODES = 500_000
 #: Newest file format and newest ONNX operators that ONNX Runtime 1.31 runs; both grow with its releases.
 MAX_IR_VERSION = 13
 MAX_OPSET = 26
-#: Inputs and outputs of a model together.
-MAX_TENSORS = 1024
 
 #: Where operators may come from. Others are custom: code that the file expects somebody to load.
 DOMAINS = frozenset({"", "ai.onnx.ml", "com.microsoft"})
@@ -43,37 +35,26 @@ DTYPES = {
 }  # fmt: skip
 
 
-_Operator = tuple[str, str]  # domain, name
-
-
 class OnnxFile(NamedTuple):
-    inputs: tuple[TensorInfo, ...]
-    outputs: tuple[TensorInfo, ...]
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
     opsets: dict[str, int]
     num_nodes: int
 
 
-def read_onnx(path: Path) -> OnnxFile:
-    """Raises InvalidModel with what is wrong, without the path. The file must not change meanwhile."""
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        if size == 0:
-            raise InvalidModel("the file is empty")
-        if size > MAX_MODEL_BYTES:
-            raise InvalidModel(f"{size:,} bytes; an ONNX file has at most 2 GiB")
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+def read_onnx(data: memoryview) -> OnnxFile:
+    """Raises ModelFileError with what is wrong."""
+    if not data:
+        raise ModelFileError("the file is empty")
     try:
-        # The map goes with its last view: closing it by hand would fail while an exception still holds one.
-        return _Reader().model(memoryview(mapped))
+        return _Reader().model(data)
     except NotProtobuf as error:
-        raise InvalidModel(f"not an ONNX file, or a damaged one: {error}") from None
+        raise ModelFileError(f"not an ONNX file, or a damaged one: {error}") from None
 
 
 class _Reader:
     def __init__(self) -> None:
         self._fields = Walk(MAX_FIELDS).fields
-        self._functions: dict[_Operator, memoryview] = {}
-        self._calls: Counter[_Operator] = Counter()  # of operators that are custom, or functions of this file
         self._num_nodes = 0
 
     def model(self, data: memoryview) -> OnnxFile:
@@ -91,18 +72,19 @@ class _Reader:
             elif number == 14:
                 self._metadata(message(value))
             elif number == 20:
-                raise InvalidModel("it carries a graph for training; export it for inference")
+                raise ModelFileError("it carries a graph for training; export it for inference")
             elif number == 25:
-                self._functions[self._function_name(message(value))] = message(value)
+                raise ModelFileError(
+                    "it has functions of its own; inline them: model = onnx.inliner.inline_local_functions(model)"
+                )
         if not ir_version or len(graphs) != 1 or not opsets:
-            raise InvalidModel("not an ONNX file, or a damaged one: no version, graph or operator set")
+            raise ModelFileError("not an ONNX file, or a damaged one: no version, graph or operator set")
         _check_versions(ir_version, opsets)
         inputs, outputs = self._graph(graphs[0], 0)
-        self._expand(self._calls)
         if not outputs:
-            raise InvalidModel("it has no outputs")
+            raise ModelFileError("it has no outputs")
         if len(inputs) + len(outputs) > MAX_TENSORS:
-            raise InvalidModel(f"more than {MAX_TENSORS} inputs and outputs")
+            raise ModelFileError(f"more than {MAX_TENSORS} inputs and outputs")
         return OnnxFile(inputs, outputs, opsets, self._num_nodes)
 
     def _opset(self, data: memoryview) -> tuple[str, int]:
@@ -117,59 +99,13 @@ class _Reader:
     def _metadata(self, data: memoryview) -> None:
         for number, _, value in self._fields(data):
             if number == 1 and string(value) in REFUSED_METADATA:
-                raise InvalidModel(f'its metadata "{string(value)}" would configure the runtime; remove it')
+                raise ModelFileError(f'its metadata "{string(value)}" would configure the runtime; remove it')
 
-    def _expand(self, called: Counter[_Operator]) -> None:
-        """Functions are macros that the runtime expands: each must be here, none may contain itself, and together
-        they may not grow without bound."""
-        bodies: dict[_Operator, tuple[int, Counter[_Operator]]] = {}
-        for name, body in self._functions.items():
-            bodies[name] = self._function_body(body)
-        for domain, operator in (
-            called + sum((calls for _, calls in bodies.values()), Counter())
-        ).keys() - bodies.keys():
-            raise InvalidModel(
-                f"operator {_shown(domain)}.{_shown(operator)} is not allowed: custom operators do not run"
-            )
-        sizes: dict[_Operator, int] = {}
-        while len(sizes) < len(bodies):
-            known = len(sizes)
-            for name, (num_nodes, calls) in bodies.items():
-                if name not in sizes and calls.keys() <= sizes.keys():
-                    sizes[name] = num_nodes + sum(sizes[callee] * times for callee, times in calls.items())
-            if len(sizes) == known:
-                domain, name = next(name for name in bodies if name not in sizes)
-                raise InvalidModel(f"function {_shown(domain)}.{_shown(name)} contains itself")
-        self._num_nodes += sum(sizes[name] * times for name, times in called.items())
-        if self._num_nodes > MAX_NODES:
-            raise InvalidModel(f"more than {MAX_NODES:,} nodes when its functions are expanded")
-
-    def _function_body(self, data: memoryview) -> tuple[int, Counter[_Operator]]:
-        outside = self._num_nodes, self._calls
-        self._num_nodes, self._calls = 0, Counter()
-        for number, _, value in self._fields(data):
-            if number == 7:
-                self._node(message(value), 0)
-            elif number == 11:
-                self._attribute(message(value), 0)
-        inside = self._num_nodes, self._calls
-        self._num_nodes, self._calls = outside
-        return inside
-
-    def _function_name(self, data: memoryview) -> _Operator:
-        name = domain = ""
-        for number, _, value in self._fields(data):
-            if number == 1:
-                name = string(value)
-            elif number == 10:
-                domain = string(value)
-        return _operator(domain, name)
-
-    def _graph(self, data: memoryview, depth: int) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
+    def _graph(self, data: memoryview, depth: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         if depth > MAX_GRAPH_DEPTH:
-            raise InvalidModel(f"graphs nested more than {MAX_GRAPH_DEPTH} deep")
-        inputs: list[TensorInfo] = []
-        outputs: list[TensorInfo] = []
+            raise ModelFileError(f"graphs nested more than {MAX_GRAPH_DEPTH} deep")
+        inputs: list[Tensor] = []
+        outputs: list[Tensor] = []
         constants: set[str] = set()
         for number, _, value in self._fields(data):
             if number == 1:
@@ -187,6 +123,8 @@ class _Reader:
 
     def _node(self, data: memoryview, depth: int) -> None:
         self._num_nodes += 1
+        if self._num_nodes > MAX_NODES:
+            raise ModelFileError(f"more than {MAX_NODES:,} nodes")
         name = domain = ""
         for number, _, value in self._fields(data):
             if number == 4:
@@ -195,11 +133,11 @@ class _Reader:
                 domain = string(value)
             elif number == 5:
                 self._attribute(message(value), depth)
-        operator = _operator(domain, name)
-        if operator in REFUSED_OPERATORS:
-            raise InvalidModel(f"operator {domain}.{name} is not allowed: it carries native code")
-        if operator[0] not in DOMAINS or operator in self._functions:
-            self._calls[operator] += 1
+        domain = "" if domain == "ai.onnx" else domain
+        if (domain, name) in REFUSED_OPERATORS:
+            raise ModelFileError(f"operator {domain}.{name} is not allowed: it carries native code")
+        if domain not in DOMAINS:
+            raise ModelFileError(f"operator {shown(domain)}.{shown(name)} is not allowed: custom operators do not run")
 
     def _attribute(self, data: memoryview, depth: int) -> None:
         for number, _, value in self._fields(data):
@@ -222,10 +160,10 @@ class _Reader:
             if number == 8:
                 name = string(value)
             elif number == 13 or (number == 14 and value):
-                raise InvalidModel("its weights are in other files; save it as one file (onnx.save_model does)")
+                raise ModelFileError("its weights are in other files; save it as one file (onnx.save_model does)")
         return name
 
-    def _value_info(self, data: memoryview) -> TensorInfo:
+    def _value_info(self, data: memoryview) -> Tensor:
         name, dtype, shape = "", "", None
         for number, _, value in self._fields(data):
             if number == 1:
@@ -233,8 +171,8 @@ class _Reader:
             elif number == 2:
                 dtype, shape = self._type(message(value))
         if not dtype:
-            raise InvalidModel(f"input or output {_shown(name)} is not a tensor; only tensors go in and out")
-        return TensorInfo(name, dtype, shape)
+            raise ModelFileError(f"input or output {shown(name)} is not a tensor; only tensors go in and out")
+        return Tensor(name, dtype, shape)
 
     def _type(self, data: memoryview) -> tuple[str, tuple[int | str, ...] | None]:
         dtype, shape = "", None
@@ -262,16 +200,8 @@ class _Reader:
         return size
 
 
-def _operator(domain: str, name: str) -> _Operator:
-    return ("" if domain == "ai.onnx" else domain), name
-
-
-def _shown(text: str) -> str:
-    return text[:100] if text.isprintable() else ascii(text[:100])[1:-1]
-
-
 def _check_versions(ir_version: int, opsets: dict[str, int]) -> None:
-    """Raises InvalidModel for a file newer than the runtime: it would be refused at every call."""
+    """Raises ModelFileError for a file newer than the runtime: it would be refused at every call."""
     has: list[str] = []
     changes: list[str] = []
     opset = max(opsets.get("", 0), opsets.get("ai.onnx", 0))
@@ -282,7 +212,7 @@ def _check_versions(ir_version: int, opsets: dict[str, int]) -> None:
         has.append(f"IR version {ir_version}")
         changes.append(f"model.ir_version = {MAX_IR_VERSION}")
     if has:
-        raise InvalidModel(
+        raise ModelFileError(
             f"it has {' and '.join(has)}; this server's ONNX Runtime runs opset {MAX_OPSET} and IR version "
             f"{MAX_IR_VERSION} at most: export it for these, or before saving: {'; '.join(changes)}"
         )
