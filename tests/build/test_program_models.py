@@ -96,3 +96,20 @@ def test_weights_that_a_model_writes_to_fail_the_build(publish, torch_made):
     data = torch_made.export(Counts(), np.zeros((2, 3), np.float32))
     with pytest.raises(InvalidModel, match="calls must not see each other"):
         publish({"net.pt2": data}, 'file = "net.pt2"')
+
+
+def test_a_program_that_would_show_one_caller_what_another_sent_is_refused(publish, torch_made):
+    import torch
+
+    class Remembers(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("last", torch.zeros(10))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            before = self.last.clone()
+            self.last.copy_(x.reshape(-1)[:10])
+            return before.unsqueeze(0).repeat(x.shape[0], 1)
+
+    with pytest.raises(InvalidModel, match="changes its own weights while it runs"):
+        publish({"models/net.pt": torch_made.script(Remembers())}, 'file = "models/net.pt"' + DECLARED)

@@ -22,11 +22,12 @@ _RELATIVE, _ABSOLUTE = 1e-2, 1e-3
 
 
 class ModelRunError(RuntimeError):
-    """The model failed on this input."""
+    """The model failed on this input. `keeps_state`: it would have on any, because it remembers what it was given."""
 
-    def __init__(self, message: str, out_of_memory: bool = False) -> None:
+    def __init__(self, message: str, out_of_memory: bool = False, keeps_state: bool = False) -> None:
         super().__init__(message)
         self.out_of_memory = out_of_memory
+        self.keeps_state = keeps_state
 
 
 Answer = dict[str, Array] | ModelRunError

@@ -73,7 +73,8 @@ class Unchanged:
         if self._broken:
             raise ModelRunError(
                 f"the model changes its own weights while it runs ({shown(self._broken)}); "
-                "export it in evaluation mode and without state"
+                "export it in evaluation mode and without state",
+                keeps_state=True,
             )
 
     def _now(self) -> list[int]:

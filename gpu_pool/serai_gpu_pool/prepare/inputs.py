@@ -58,7 +58,10 @@ class Guess:
 
 
 def find_guess(signature: Signature, run: Run, has_time: Callable[[], bool]) -> Guess | None:
-    """The first guess that the model runs with, as a batch of one; None: there is none. Raises TooHungry."""
+    """The first guess that the model runs with, as a batch of one; None: there is none.
+
+    Raises TooHungry, and ModelRunError for a model that keeps state, which runs with none.
+    """
     tried = hungry = 0
     for guess in itertools.islice(_guesses(signature), _MAX_GUESSES):
         if not has_time():
@@ -68,6 +71,8 @@ def find_guess(signature: Signature, run: Run, has_time: Callable[[], bool]) -> 
         try:
             run(guess.inputs(signature, 1), signature.output_names)
         except ModelRunError as error:
+            if error.keeps_state:
+                raise
             tried += 1
             hungry += error.out_of_memory
             continue

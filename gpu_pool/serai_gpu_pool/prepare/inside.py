@@ -41,6 +41,8 @@ def prepare_inside(job: Job, opened: Callable[[Answer], None]) -> Answer:
         return Measured(_Preparation(job, opened).profile())
     except LoadError as error:
         return Failed.of(error.failure)
+    except ModelRunError as error:
+        return Failed("broken", f'model "{job.spec.name}": {error}')
     except TooHungry:
         return Failed("memory", f'model "{job.spec.name}" cannot be run, not even with one small input: no memory')
 
@@ -146,7 +148,9 @@ class _Preparation:
         names = model.signature.output_names
         try:
             return [model.run(self._guess.inputs(model.signature, 1, seed), names) for seed in _SEEDS]
-        except ModelRunError:
+        except ModelRunError as error:
+            if error.keeps_state:
+                raise
             return []
 
 
