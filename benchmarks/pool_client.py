@@ -34,12 +34,13 @@ _PATIENCE_S = 60.0
 OnEnd = Callable[[Any, bytes], None]
 
 
-def version_of(path: Path, name: str, home: Path) -> VersionSpec:
-    """A version that is only the model file at `path`, prepared in `home` as at publish time."""
+def version_of(path: Path, name: str, home: Path | None = None) -> VersionSpec:
+    """A version that is only the model file at `path`; with a `home`, prepared there as at publish time."""
     data = path.read_bytes()
     model = ModelSpec(name, hashlib.sha256(data).hexdigest(), str(path), "onnx", len(data), "bench")
-    prepared = prepare(model, home, threads=os.cpu_count() or 1)
-    model = msgspec.structs.replace(model, prepared=str(prepared.folder))
+    if home is not None:
+        prepared = prepare(model, home, threads=os.cpu_count() or 1)
+        model = msgspec.structs.replace(model, prepared=str(prepared.folder))
     return VersionSpec(f"bench/{name}@{model.sha256[:8]}", "bench", name, "model", "", models=(model,))
 
 
