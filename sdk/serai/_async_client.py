@@ -111,9 +111,9 @@ class AsyncClient:
         """As `Client.pool`."""
         return read_object(*await self._send(pool_request()))
 
-    async def steer(self, verb: str, model: str, version: str | None = None) -> None:
+    async def steer(self, verb: str, model: str, version: str | None = None) -> dict[str, Any]:
         """As `Client.steer`."""
-        read_object(*await self._send(steer_request(verb, model, version)))
+        return read_object(*await self._send(steer_request(verb, model, version)))
 
     async def close(self) -> None:
         await self._http.aclose()

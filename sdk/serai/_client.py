@@ -115,12 +115,13 @@ class Client:
         """What the pool holds and why: devices, models, latest evictions. The operator's key only."""
         return read_object(*self._send(pool_request()))
 
-    def steer(self, verb: str, model: str, version: str | None = None) -> None:
+    def steer(self, verb: str, model: str, version: str | None = None) -> dict[str, Any]:
         """Have the pool "load", "unload", "pin" or "unpin" a model, `owner/name` or `owner/name/model`; the operator's.
 
-        Returns when it is so. Raises ValueError if it is no such name or verb, ApiError if it cannot be done.
+        Returns when it is so: `{"model": …, "version": …, "done": verb}`. Raises ValueError if it is no such name or
+        verb, ApiError if it cannot be done.
         """
-        read_object(*self._send(steer_request(verb, model, version)))
+        return read_object(*self._send(steer_request(verb, model, version)))
 
     def close(self) -> None:
         self._http.close()

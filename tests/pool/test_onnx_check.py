@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from serai_gpu_pool.device.onnx_check import ModelFileError, check_onnx
+from serai_gpu_pool.device.onnx_check import check_onnx
+from serai_gpu_pool.formats.base import ModelFileError
 from serai_gpu_pool.testing import models
 
 GOOD = [models.add_one(), models.loop(), models.two_in_two_out(), models.huge_constant(), models.take_row()]

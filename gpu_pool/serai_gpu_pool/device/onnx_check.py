@@ -7,6 +7,8 @@ Every occurrence of a field counts, so a file cannot mean one thing here and ano
 
 from collections.abc import Iterator
 
+from serai_gpu_pool.formats.base import ModelFileError
+
 #: Operators may come from here; the custom domains of other runtimes are native code.
 _DOMAINS = frozenset((b"", b"ai.onnx", b"ai.onnx.ml", b"com.microsoft"))
 #: In an allowed domain, but a container for foreign code.
@@ -26,10 +28,6 @@ _ATTRIBUTE_TENSOR, _ATTRIBUTE_GRAPH, _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS = 5, 
 _ATTRIBUTE_SPARSE, _ATTRIBUTE_SPARSES = 22, 23
 _SPARSE_VALUES, _SPARSE_INDICES = 1, 2
 _TENSOR_EXTERNAL, _TENSOR_LOCATION = 13, 14
-
-
-class ModelFileError(ValueError):
-    """The file is no ONNX model that we load; the text says why and what to do."""
 
 
 def check_onnx(data: bytes | memoryview) -> None:

@@ -12,8 +12,9 @@ from weakref import WeakSet
 from serai.ipc.messages import ModelSpec
 from serai_gpu_pool.core import LoadFailure
 from serai_gpu_pool.device import process_control
-from serai_gpu_pool.device.onnx_check import ModelFileError, check_onnx
+from serai_gpu_pool.device.onnx_check import check_onnx
 from serai_gpu_pool.device.stacking import ModelRunError
+from serai_gpu_pool.formats.base import ModelFileError
 from serai_gpu_pool.frameworks.base import Form, LoadError, OpenModel, Source
 from serai_gpu_pool.frameworks.complaints import broken, damaged, is_memory, no_memory, short
 from serai_gpu_pool.frameworks.onnx_session import RUNTIME, Session, Sessions, signature_of

@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from serai.ipc.messages import ModelFormat, ModelSpec
-from serai_gpu_pool.device.onnx_check import ModelFileError
+from serai_gpu_pool.formats.base import ModelFileError
 from serai_gpu_pool.frameworks.registry import FRAMEWORK_OF, FrameworkName
 from serai_gpu_pool.prepare.graph_check import WEIGHTS, Range, check_prepared_graph
 from serai_gpu_pool.profile import Profile, read

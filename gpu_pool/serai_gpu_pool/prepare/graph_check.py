@@ -7,7 +7,7 @@ allowed, and so are weights in another file, if that is the one beside the graph
 import re
 
 from serai_gpu_pool.device import onnx_check
-from serai_gpu_pool.device.onnx_check import ModelFileError
+from serai_gpu_pool.formats.base import ModelFileError
 
 WEIGHTS = "weights.bin"
 

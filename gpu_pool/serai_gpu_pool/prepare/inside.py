@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 
 from serai.ipc.messages import ModelSpec, TensorSpec
-from serai_gpu_pool.device.onnx_check import ModelFileError
 from serai_gpu_pool.device.stacking import ModelRunError
+from serai_gpu_pool.formats.base import ModelFileError
 from serai_gpu_pool.frameworks import registry
 from serai_gpu_pool.frameworks.base import Framework, LoadError, OpenModel, Source
 from serai_gpu_pool.prepare.folder import GRAPH, PreparedFolder

@@ -93,14 +93,14 @@ def size(copy: Copy, device: Device, limits: Limits) -> tuple[int, int]:
     return number, activation
 
 
-def is_better_later(copy: Copy, device: Device, size: int, behind: Batch, now: float) -> bool:
+def is_better_later(copy: Copy, device: Device, size: int, behind: Batch, limits: Limits, now: float) -> bool:
     """Should this batch not be sent yet, because of the calls that will come until the one before it ends?
 
     Each that joins saves a run of its own for the price of a larger one; what is sent cannot be joined any more.
     """
     model = copy.model
     times = model.times_on(device.id)
-    if _is_long(times.predict(size), device.limits):
+    if _is_long(times.predict(size), limits):
         return True  # others go on beside it, but not beside the one before it
     if size < len(model.queue):
         return False  # it is as large as pays

@@ -42,7 +42,9 @@ class Dispatch:
             if opening.behind is not None and opening.behind.worker != copy.worker:
                 return False  # it is next, but cannot wait inside of another worker
             size, activation = batches.size(copy, device, self._limits)
-            if opening.behind is not None and batches.is_better_later(copy, device, size, opening.behind, now):
+            if opening.behind is not None and batches.is_better_later(
+                copy, device, size, opening.behind, self._limits, now
+            ):
                 return False
             if activation <= max(device.ledger.free, 0):
                 self._take_and_run(device, copy, size, opening, now)

@@ -20,7 +20,7 @@ _SHARE = 8
 
 
 class Known:
-    __slots__ = ("_devices", "_framework_of", "_max_queued", "_recall", "models")
+    __slots__ = ("_devices", "_framework_of", "_max_queued", "_pins", "_recall", "models")
 
     def __init__(
         self,
@@ -28,12 +28,14 @@ class Known:
         max_queued: int,
         framework_of: Callable[[ModelFormat], str],
         recall: Callable[[ModelSpec], Record | None],
+        pins: set[str],
     ) -> None:
         self.models: dict[str, Model] = {}
         self._devices = devices
         self._max_queued = max_queued
         self._framework_of = framework_of
         self._recall = recall
+        self._pins = pins
 
     def get(self, spec: ModelSpec, now: float) -> Model:
         """The model of this content; what was measured of it before is known again."""
@@ -41,7 +43,7 @@ class Known:
         if model is None:
             if len(self.models) >= MAX_KNOWN:
                 self._forget_some(now)
-            model = self.models[spec.key] = Model(spec, self._framework_of(spec.format), self._max_queued)
+            model = self.models[spec.key] = Model(spec, self._framework_of(spec.format), self._max_queued, self._pins)
             record = self._recall(spec)
             if record is not None:
                 record.apply(model, self._devices)

@@ -1,5 +1,6 @@
 """What is in the memory of one device, and who goes for whom. Pure."""
 
+from collections.abc import Set
 from dataclasses import dataclass
 
 from serai_gpu_pool.core import Batch, Counts
@@ -33,8 +34,16 @@ class Memory:
     """Copies that hold memory of a device, until they have left it."""
 
     def __init__(
-        self, spec: DeviceSpec, host: HostTier, limits: Limits, effects: Effects, policy: Policy, counts: Counts
+        self,
+        spec: DeviceSpec,
+        host: HostTier,
+        limits: Limits,
+        effects: Effects,
+        policy: Policy,
+        counts: Counts,
+        pins: Set[str] = frozenset(),
     ) -> None:
+        """`pins`: keys of all models that are pinned, as they are at any time."""
         self.spec = spec
         self.ledger = Ledger(spec.budget_bytes)
         self.policy = policy
@@ -52,14 +61,11 @@ class Memory:
         self._limits = limits
         self._effects = effects
         self._counts = counts
+        self._pins = pins
 
     @property
     def id(self) -> str:
         return self.spec.id
-
-    @property
-    def limits(self) -> Limits:
-        return self._limits
 
     @property
     def copies_weights(self) -> bool:
@@ -72,13 +78,10 @@ class Memory:
 
     def pinned_beside(self, model: Model) -> int:
         """Bytes that operators keep for other models, and for the workers that these are in."""
-        own = self.staff.worker_for(model)
-        models = sum(
-            num_bytes
-            for key, num_bytes in self.ledger.resident.items()
-            if (copy := self.copies.get(key)) is not None and copy.model is not model and copy.model.pinned
-        )
-        return models + sum(
+        if not self._pins:
+            return 0
+        own, resident = self.staff.worker_for(model), self.ledger.resident
+        return sum(resident.get(key, 0) for key in self._pins if key != model.key) + sum(
             self.staff.base_of(one)
             for one in self.workers.values()
             if one.id.owner and one is not own and one.is_pinned

@@ -67,7 +67,7 @@ class Model:
         "load_tries",
         "measured_bytes",
         "other_use",
-        "pinned",
+        "pins",
         "queue",
         "retries",
         "spec",
@@ -80,9 +80,11 @@ class Model:
         "wanted_until",
     )  # fmt: skip
 
-    def __init__(self, spec: ModelSpec, framework: str, max_queued: int) -> None:
+    def __init__(self, spec: ModelSpec, framework: str, max_queued: int, pins: set[str] | None = None) -> None:
+        """`pins`: keys of all models that are pinned, this one's among them while it is."""
         self.spec = spec
         self.key = spec.key
+        self.pins: set[str] = set() if pins is None else pins
         self.framework = framework
         self.queue = FairQueue(max_queued)
         self.times: dict[str, Times] = {}  # by device, in the form that opens first
@@ -101,7 +103,6 @@ class Model:
         self.gap_s = _LONGEST_GAP_S  # between two calls, lately
         self.waiting_since = 0.0  # since when it wants to be loaded
         self.wanted_until = 0.0  # somebody asked for it to be loaded, without a call, and waits until then
-        self.pinned = False
         self.load_tries = 0  # that ran out of memory, in a row
         self.suspect = False  # it may have ended its worker while it was loaded: next time with nothing beside it
         self.verdict: Verdict | None = None  # for everybody: its file cannot be loaded
@@ -145,6 +146,15 @@ class Model:
             one[0] == owner and one[1] not in ("", payer) and now < verdict.until
             for one, verdict in self.verdicts.items()
         )
+
+    @property
+    def pinned(self) -> bool:
+        """An operator keeps it in memory."""
+        return self.key in self.pins
+
+    @pinned.setter
+    def pinned(self, is_pinned: bool) -> None:
+        (self.pins.add if is_pinned else self.pins.discard)(self.key)
 
     @property
     def is_asked_for(self) -> bool:

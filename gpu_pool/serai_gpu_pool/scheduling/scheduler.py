@@ -47,9 +47,10 @@ class Scheduler(Reports):
     ) -> None:
         counts = Counts()
         host = HostTier(host_bytes)
-        by_id = {one.id: Device(one, host, limits, effects, POLICIES[policy](), counts) for one in devices}
+        pins: set[str] = set()
+        by_id = {one.id: Device(one, host, limits, effects, POLICIES[policy](), counts, pins) for one in devices}
         places = Places(by_id, limits)
-        self._known = Known(by_id, limits.max_queued, framework_of, recall)
+        self._known = Known(by_id, limits.max_queued, framework_of, recall, pins)
         calls = Calls(self._known.models, effects, counts, places.emptied)
         dispatch = Dispatch(by_id, calls, counts, limits, effects)
         super().__init__(by_id, host, self._known.models, calls, places, dispatch, counts, limits)

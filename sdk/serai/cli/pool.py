@@ -7,7 +7,6 @@ import time
 from typing import TYPE_CHECKING
 
 from serai._requests import POOL_VERBS, steer_request
-from serai._responses import read_object
 from serai.cli._connection import add_connection_options, connect
 from serai.cli._pool_picture import draw
 from serai.cli._terminal import say, show_json, wants_colour, write_bytes, write_text
@@ -76,12 +75,12 @@ def _steer(args: argparse.Namespace) -> int:
     if args.watch is not None or args.all:
         args.usage_error(f"--watch and --all show the pool; they do not go with {args.verb}")
     try:
-        request = steer_request(args.verb, model, args.version)
+        steer_request(args.verb, model, args.version)  # wrong usage is told before anybody is asked
     except ValueError as error:
         args.usage_error(str(error) if model else f"which model? serai pool {args.verb} OWNER/NAME[/MODEL]")
         raise  # not reached: usage_error exits
     with connect(args) as client:
-        answer = read_object(*client._send(request))  # `steer` keeps what the server says to itself
+        answer = client.steer(args.verb, model, args.version)
     if args.json:
         show_json(answer)
         return 0
