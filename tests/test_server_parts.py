@@ -233,6 +233,7 @@ def test_a_reader_must_take_enough_or_all() -> None:
 class Peer:
     def __init__(self, host: str) -> None:
         self.client: tuple[str, int] | None = (host, 1)
+        self.bound = None
 
     def sweep(self, now: float, elapsed_s: float) -> None: ...
 

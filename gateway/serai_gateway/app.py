@@ -1,5 +1,6 @@
 """The gateway's ASGI application: calls and the inference protocol in raw ASGI, everything else in Starlette."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
@@ -9,8 +10,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from serai_gateway.api import algorithms, health, metrics, pool, publish
+from serai_gateway.api import algorithms, health, logs, metrics, pool, publish
 from serai_gateway.api.calls import Calls, Receive, Scope, Send
+from serai_gateway.api.inside import Inside, bound_of, root_of
 from serai_gateway.api.openapi import document
 from serai_gateway.api.tally import Tally
 from serai_gateway.api.v2 import routes as v2
@@ -26,6 +28,7 @@ from serai_gateway.errors import (
     error_body,
     error_headers,
 )
+from serai_gateway.keeper import Keeper
 from serai_gateway.logs import get_logger
 from serai_gateway.request_id import new_request_id
 from serai_gateway.settings import Settings
@@ -40,6 +43,7 @@ _ROUTES = [
     Route("/openapi.json", document.document, methods=["GET"]),
     Route("/v1/algorithms", algorithms.list_algorithms, methods=["GET"]),
     Route("/v1/algorithms/{owner}/{name}", algorithms.get_algorithm, methods=["GET"]),
+    Route("/v1/algorithms/{owner}/{name}/logs", logs.get_logs, methods=["GET"]),
     Route("/v1/publish", publish.publish, methods=["POST"]),
     Route("/v1/pool", pool.get_pool, methods=["GET"]),
     Route("/v1/pool/models/{owner}/{name}/{verb}", pool.steer_model, methods=["POST"]),
@@ -60,13 +64,21 @@ class App:
         self._calls = Calls(self._cache, self._dispatcher, tally)
         self._v2 = v2.InferenceProtocol(self.catalogue, self._cache, self._dispatcher, self._pool, tally)
         self._rest = self._build_rest()
+        self._inside = Inside(self._serve)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if bound_of(scope) is None:
+            await self._serve(scope, receive, send)
+        else:
+            await self._inside(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and self._calls.serves(scope["path"]):
             try:
                 await self._calls(scope, receive, send)
             except Exception:
-                _log.exception("call failed", action="call")
+                bound = bound_of(scope)
+                _log.exception("call failed", action="call", root=root_of(bound) if bound else "")
                 await _send_internal_error(send)
         elif scope["type"] == "http" and self._v2.serves(scope["path"]):
             await self._v2(scope, receive, send)
@@ -98,7 +110,11 @@ class App:
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         self._dispatcher.start()
+        keeping = asyncio.create_task(Keeper(self.catalogue, self._settings, self._dispatcher.runner).run())
         yield
+        keeping.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await keeping
         await self._dispatcher.close()
 
 

@@ -8,9 +8,11 @@ import asyncio
 import time
 from typing import Any
 
+import msgspec
+
 from serai.ipc.messages import VersionSpec
 from serai_gateway.build.spec import to_spec
-from serai_gateway.catalogue import Account, Caller, Catalogue, Version
+from serai_gateway.catalogue import Account, Caller, Catalogue, Key, Permissions, Version, may_manage
 from serai_gateway.catalogue import NotFound as NotInCatalogue
 from serai_gateway.errors import InvalidRequest, NotFound
 from serai_gateway.settings import Settings
@@ -22,6 +24,9 @@ LOOK_AGAIN_S = 0.1
 #: Most entries of one kind; past it the cache starts afresh. Keys that do not exist are remembered too.
 MAX_ENTRIES = 20_000
 
+#: What a running algorithm may do in the name of who pays. Which of their files it may touch, the data store must say.
+_LENT = Permissions(call=True, manage=False, data="none")
+
 Route = tuple[Version, VersionSpec]
 
 
@@ -32,7 +37,9 @@ class CatalogueCache:
         self._catalogue = catalogue
         self._settings = settings
         self._callers: dict[str, Caller | None] = {}
+        self._calls: dict[tuple[str, str], Caller | None] = {}
         self._versions: dict[tuple[str, str, str | None, str], Route] = {}
+        self._managers: dict[tuple[str, str], bool] = {}
         self._generation: Any = None
         self._looked_at = 0.0
 
@@ -45,6 +52,17 @@ class CatalogueCache:
         except KeyError:
             caller = await asyncio.to_thread(self._catalogue.caller_of_key, key)
             _remember(self._callers, key, caller)
+            return caller
+
+    async def caller_of_call(self, payer: str, owner: str) -> Caller | None:
+        """Who asks, where an algorithm of `owner` runs for `payer`; None when there is no such payer."""
+        if time.monotonic() - self._looked_at > LOOK_AGAIN_S:
+            await self._look()
+        try:
+            return self._calls[payer, owner]
+        except KeyError:
+            caller = await asyncio.to_thread(_caller_for, self._catalogue, payer, owner)
+            _remember(self._calls, (payer, owner), caller)
             return caller
 
     async def version(self, owner: str, name: str, wanted: str | None, account: Account) -> Route:
@@ -65,6 +83,16 @@ class CatalogueCache:
         _remember(self._versions, key, route)
         return route
 
+    async def manages(self, account: Account, version: Version) -> bool:
+        """Whether the version is the account's own, or its owner one that it manages."""
+        if account.kind == "operator" or account.id == version.owner_id:
+            return True
+        key = (account.id, version.owner_id)
+        if key not in self._managers:
+            owner = await asyncio.to_thread(self._catalogue.account_named, version.owner)
+            _remember(self._managers, key, may_manage(account, owner))
+        return self._managers[key]
+
     def forget(self) -> None:
         """After a write of our own: the next look starts afresh."""
         self._looked_at = 0.0
@@ -75,7 +103,26 @@ class CatalogueCache:
         if generation != self._generation:
             self._generation = generation
             self._callers.clear()
+            self._calls.clear()
             self._versions.clear()
+            self._managers.clear()
+
+
+def _caller_for(catalogue: Catalogue, payer: str, owner: str) -> Caller | None:
+    try:
+        account = _without_office(catalogue.account_named(payer))
+    except NotInCatalogue:
+        return None
+    try:
+        helpers = _without_office(catalogue.account_named(owner))
+    except NotInCatalogue:
+        helpers = None
+    return Caller(account, Key("", account.id, "a running call", "", _LENT, 0.0, None), helpers)
+
+
+def _without_office(account: Account) -> Account:
+    """An operator may see everything; the algorithm that an operator tries out may not."""
+    return msgspec.structs.replace(account, kind="user") if account.kind == "operator" else account
 
 
 def _remember(entries: dict[Any, Any], key: Any, value: Any) -> None:

@@ -19,6 +19,7 @@
 An algorithm that fails is not in this tree: that is an outcome (HTTP 200 with an error object).
 """
 
+import math
 import re
 from http import HTTPStatus
 
@@ -153,7 +154,7 @@ def error_body(error: PlatformError, request_id: str) -> bytes:
 def error_headers(error: PlatformError, request_id: str) -> list[tuple[bytes, bytes]]:
     headers = [(b"content-type", b"application/json"), (b"x-request-id", request_id.encode()), *error.headers]
     if error.status in (429, 503):
-        headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after_s + 0.5))))
+        headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s))))
     if error.status == 401:
         headers.append((b"www-authenticate", b'Simple realm="serai"'))
     # Clients of the data API and Node's GET read the text from here.

@@ -11,6 +11,9 @@ from pathlib import Path
 import structlog
 import uvloop
 
+from serai.box.cgroups import Cgroups
+from serai.box.seccomp import why_no_filter
+from serai.box.shield import shield_devices
 from serai_gpu_pool.arena import Arena
 from serai_gpu_pool.device import sandbox
 from serai_gpu_pool.device.process_control import die_with
@@ -41,12 +44,22 @@ def main() -> None:
 
 async def _serve(settings: Settings) -> None:
     devices = find_devices(settings.devices, settings.cpu_budget_bytes)
+    complaint = shield_devices()  # after looking for GPUs, because their driver may have to make their files in /dev
+    if complaint:
+        structlog.get_logger().warning(complaint, action="no_shield")
     budgets = {device.id: device.budget_bytes for device in devices}
     arena = Arena(settings.arena_bytes)
     prepared = settings.home / "prepared"
     prepared.mkdir(mode=0o700, parents=True, exist_ok=True)
     workers = WorkerProcesses(
-        settings.run / "worker", prepared, settings.threads, budgets.__getitem__, arena, _is_boxed(settings.sandbox)
+        settings.run / "worker",
+        prepared,
+        settings.threads,
+        budgets.__getitem__,
+        arena,
+        _is_boxed(settings.sandbox),
+        settings.host_bytes,
+        Cgroups.detect("serai-pool"),
     )
     pool = Pool(settings, devices, workers, arena)
     loop = asyncio.get_running_loop()
@@ -63,6 +76,8 @@ def _is_boxed(choice: str) -> bool:
         return False
     complaint = sandbox.probe()
     if not complaint:
+        if why_no_filter():
+            structlog.get_logger().warning(why_no_filter(), action="no_filter")
         return True
     if choice == "bubblewrap":
         raise SettingError(f"--sandbox bubblewrap: {complaint}")

@@ -40,8 +40,11 @@ class Link(Intake):
     def connection_made(self, transport: "asyncio.BaseTransport") -> None:
         super().connection_made(transport)
         self.pool.links.add(self)
-        if not is_own_peer(transport):
+        if not self.may_connect(transport):
             self.cut("the peer is another user")
+
+    def may_connect(self, transport: "asyncio.BaseTransport") -> bool:
+        return is_own_peer(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Whoever asked is gone: nothing of theirs is worth running any more."""

@@ -21,6 +21,7 @@ from serai.ipc.messages import (
     Written,
     encode,
 )
+from serai.ipc.sockets import is_box_peer
 from serai_gpu_pool.core import End, Outcome, Payload, Refused, Ticket
 from serai_gpu_pool.links import Link
 from serai_gpu_pool.region import Region
@@ -65,6 +66,9 @@ class ReplicaLink(Link):
         self._region: Region | None = None
         self._sizes: dict[int, int] = {}  # of the inputs of open runs, by id
         self._open_bytes = 0
+
+    def may_connect(self, transport: "asyncio.BaseTransport") -> bool:
+        return is_box_peer(transport)
 
     def connection_made(self, transport: "asyncio.BaseTransport") -> None:
         super().connection_made(transport)

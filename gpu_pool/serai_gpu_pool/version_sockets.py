@@ -41,8 +41,11 @@ class VersionSockets:
             self.withdraw(version)
         folder = self.folder_of(version)
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            server = await serve_unix(folder / "pool.sock", lambda: self._make_link(request))
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._folder.chmod(0o700)  # nobody comes in here; what is mounted in a box opens to whoever is in it
+            folder.mkdir(mode=0o755, exist_ok=True)
+            folder.chmod(0o755)
+            server = await serve_unix(folder / "pool.sock", lambda: self._make_link(request), mode=0o666)
         except OSError as error:
             log.error("socket not opened", action="admit", version=version, error=str(error))
             return ""

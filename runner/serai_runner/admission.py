@@ -36,6 +36,15 @@ def not_startable(call: PendingCall, now: float) -> Refusal | Failure:
     return Failure(call.call.id, "InitializationError", version.init_message, version.init_stacktrace)
 
 
+def paused(call: PendingCall, now: float) -> Refusal | None:
+    """The answer to a payer whose calls keep killing replicas; others are not turned away for it."""
+    pause_s, num_crashes = call.version.crashes.pause_of(call.payer, now)
+    if not num_crashes:
+        return None
+    message = f"the algorithm's process ended in {num_crashes} of your calls in a row; it is tried again after a pause"
+    return Refusal(call.call.id, "unavailable", message, retriable=True, retry_after_s=retry_after_s(pause_s))
+
+
 def refusal_of(
     call: PendingCall, settings: Settings, queued_bytes: int, now: float
 ) -> Refusal | Failure | PendingCall | None:

@@ -15,7 +15,8 @@ class PendingCall:
     """One accepted call until its end. `source` is whoever gets the answer; only the host looks into it."""
 
     __slots__ = (
-        "arrived", "call", "deadline", "ended", "payer", "payload", "replica", "sent_at", "serial", "source", "version",
+        "arrived", "call", "deadline", "depth", "ended", "items_out", "payer", "payload", "replica", "sent_at",
+        "serial", "source", "told_at", "version",
     )  # fmt: skip
 
     def __init__(
@@ -29,29 +30,36 @@ class PendingCall:
         self.arrived = arrived
         self.deadline = call.deadline
         self.payer = call.payer
+        self.depth = call.depth
         self.replica: ReplicaState | None = None  # that has it now, or had it at its end
         self.sent_at = 0.0
         self.ended = False
+        self.items_out = 0  # that its caller has not taken
+        self.told_at = 0.0  # when its caller last heard why it waits; 0: never
 
 
 #: starting → ready → doomed; a doomed replica has been killed and only its exit is awaited.
 Phase = Literal["starting", "ready", "doomed"]
 
-#: Why the host kills a replica. "deadline": the call in it ran too long. "room": another version needs the place.
-Doom = Literal["", "deadline", "load", "init", "protocol", "idle", "room", "stale", "drain"]
+#: Why the host kills a replica. "deadline": the call in it ran too long; "cancelled": its caller has left. "room":
+#: another version needs the place.
+Doom = Literal["", "deadline", "cancelled", "load", "init", "protocol", "idle", "room", "stale", "drain"]
 
 
 class ReplicaState:
     """What the scheduler knows of one replica process."""
 
     __slots__ = (
-        "doom", "ghosts", "id", "idle_since", "in_flight", "in_flight_bytes", "last_event", "num_replies", "phase",
-        "retired", "started_at", "strays", "version",
+        "doom", "ghosts", "id", "idle_since", "in_flight", "in_flight_bytes", "last_event", "min_depth", "num_replies",
+        "phase", "retired", "started_at", "strays", "version",
     )  # fmt: skip
 
-    def __init__(self, replica_id: int, version: VersionState, now: float) -> None:
+    def __init__(self, replica_id: int, version: VersionState, now: float, min_depth: int = 0) -> None:
         self.id = replica_id
         self.version = version
+        #: More than 0: it is beyond the version's number, for calls at least so deep. Otherwise calls that wait for
+        #: calls of the same version could hold all its replicas for ever.
+        self.min_depth = min_depth
         self.phase: Phase = "starting"
         self.doom: Doom = ""
         self.retired: Doom = ""  # takes no more calls, and is killed for this reason when it has answered those it has
@@ -83,3 +91,4 @@ class Ending:
     out_of_memory: bool = False
     output: str = ""  # the last it printed
     is_platform: bool = False  # the sandbox failed, not the author's code
+    has_begun: bool = False  # the author's code had its turn, in a process that this one would have come from

@@ -5,8 +5,25 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from serai.ipc.frames import FrameProtocol
-from serai.ipc.messages import Call, Cancel, Define, Drain, Failure, Refusal, Result, Stats, Unknown
+from serai.ipc.messages import (
+    Call,
+    Cancel,
+    Define,
+    Drain,
+    Failure,
+    Item,
+    Keep,
+    More,
+    Progress,
+    ReadLog,
+    Refusal,
+    Result,
+    Stats,
+    Unknown,
+    Waiting,
+)
 from serai.ipc.sockets import is_own_peer
+from serai_runner.log_readers import LogReaders
 
 if TYPE_CHECKING:
     import asyncio
@@ -15,7 +32,7 @@ if TYPE_CHECKING:
     from serai_runner.host import Host
     from serai_runner.version import VersionState
 
-_decode = msgspec.msgpack.Decoder(Define | Call | Cancel | Drain | Stats).decode
+_decode = msgspec.msgpack.Decoder(Define | Call | Cancel | Drain | Stats | More | Keep | ReadLog).decode
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -27,6 +44,7 @@ class GatewayLink(FrameProtocol):
         self._host = host
         self._versions: dict[str, VersionState] = {}
         self._calls: dict[int, PendingCall] = {}
+        self._logs = LogReaders(host.logbook, self)
 
     def connection_made(self, transport: "asyncio.BaseTransport") -> None:
         super().connection_made(transport)
@@ -38,6 +56,7 @@ class GatewayLink(FrameProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._host.links.discard(self)
+        self._logs.close()
         calls, self._calls = self._calls, {}
         for call in calls.values():
             self._host.on_cancel(call)
@@ -57,6 +76,16 @@ class GatewayLink(FrameProtocol):
             call = self._calls.pop(message.id, None)
             if call is not None:
                 self._host.on_cancel(call)
+            else:
+                self._logs.on_cancel(message.id)
+        elif type(message) is More:
+            call = self._calls.get(message.id)
+            if call is not None:
+                self._host.on_more(call, message.num_items)
+        elif type(message) is Keep:
+            self._host.on_keep([key for key in message.versions if key in self._versions])
+        elif type(message) is ReadLog:
+            self._logs.on_read_log(message)
         elif type(message) is Stats:
             self.send_frame(_encode(message), self._host.stats())
         else:
@@ -64,6 +93,11 @@ class GatewayLink(FrameProtocol):
 
     def answer(self, call: "PendingCall", message: Result | Failure | Refusal, payload: bytes) -> None:
         self._calls.pop(call.call.id, None)
+        self.send_frame(_encode(message), payload)
+
+    def tell(self, call: "PendingCall", message: Item | Progress | Waiting, payload: bytes) -> None:
+        """Something before the answer."""
+        message = msgspec.structs.replace(message, id=call.call.id)
         self.send_frame(_encode(message), payload)
 
     def _call(self, message: Call, payload: bytes) -> None:

@@ -9,6 +9,7 @@ from prometheus_client.metrics_core import Metric
 
 from serai_runner.figures import WAIT_BUCKETS_S
 from serai_runner.scheduler import Scheduler
+from serai_runner.starts import Starts
 
 #: Shown from the start, at zero, so that rates over them exist before the first one happens.
 _OUTCOMES = ("succeeded", "failed", "busy", "deadline", "crashed", "draining", "unavailable", "cancelled")
@@ -18,8 +19,9 @@ _PHASES = ("starting", "busy", "idle", "doomed")
 class Metrics:
     """Reads the scheduler's figures when asked; nothing is counted twice."""
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    def __init__(self, scheduler: Scheduler, starts: Starts) -> None:
         self._scheduler = scheduler
+        self._starts = starts
         self._registry = CollectorRegistry()
         self._registry.register(self)  # pyright: ignore[reportArgumentType]
 
@@ -61,5 +63,9 @@ class Metrics:
         for phase in _PHASES:
             replicas.add_metric([phase], phases[phase])
         yield replicas
+        templates, spares = len(self._starts.templates), self._starts.spares
+        yield GaugeMetricFamily("serai_runner_templates", "Processes that replicas are forked from.", value=templates)
+        yield GaugeMetricFamily("serai_runner_spares", "Boxes ready for any version.", value=len(spares))
+        yield CounterMetricFamily("serai_runner_spares_used", "Starts that found such a box.", value=spares.num_used)
         waiting = sum(len(version.queue) for version in self._scheduler.versions.values())
         yield GaugeMetricFamily("serai_runner_waiting_calls", "Calls in queues.", value=waiting)

@@ -20,7 +20,9 @@ class Places:
         self._wanting: dict[str, VersionState] = {}  # versions that wait for a place, in order of need
 
     def has_room_for(self, version: VersionState) -> bool:
-        return self._has_room() and not self._is_at_share(version.spec.owner)
+        """Calls that others wait for may go beyond the number: those others hold places until they are answered."""
+        extra = version.queue.deepest
+        return self._has_room(extra) and not self._is_at_share(version.spec.owner, extra)
 
     def want(self, version: VersionState) -> None:
         self._wanting[version.spec.key] = version
@@ -67,10 +69,10 @@ class Places:
             return richest.ready[-1]
         return None
 
-    def _has_room(self) -> bool:
-        return len(self._replicas) < self._settings.max_processes
+    def _has_room(self, extra: int = 0) -> bool:
+        return len(self._replicas) < self._settings.max_processes + extra
 
-    def _is_at_share(self, owner: str) -> bool:
+    def _is_at_share(self, owner: str, extra: int = 0) -> bool:
         """Whether the owner's versions hold all the places that they may."""
         held = sum(replica.version.spec.owner == owner for replica in self._replicas.values())
-        return held >= self._settings.max_processes_per_owner
+        return held >= self._settings.max_processes_per_owner + extra

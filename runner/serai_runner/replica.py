@@ -1,23 +1,22 @@
-"""A live replica: its process, its socket, its control group, and the file its output goes to."""
+"""A live replica: its box, its socket, and the file its output goes to."""
 
 import asyncio
 import contextlib
+import dataclasses
 import fcntl
 import os
-import signal
 import socket
-import subprocess
 from collections.abc import Callable
-from pathlib import Path
 from time import monotonic
 from typing import Any, Protocol
 
 import msgspec
 
 from serai.ipc.frames import FrameError, FrameProtocol
-from serai.ipc.messages import Call, Failure, Ready, Result
+from serai.ipc.messages import Call, Cancel, Failure, Item, More, Progress, Ready, Result
+from serai_runner.boot import Boot, send_job
 from serai_runner.calls import Ending, PendingCall, ReplicaState
-from serai_runner.cgroups import Cgroup
+from serai_runner.sandbox.base import Box, RunningBox, Source
 
 #: Result, output and header of the largest reply.
 MAX_REPLY_BYTES = (10 << 20) + (1 << 20) + (256 << 10)
@@ -25,86 +24,122 @@ MAX_REPLY_BYTES = (10 << 20) + (1 << 20) + (256 << 10)
 _MAX_HEADER_BYTES = 65_000
 #: Above every deadline; what a reply claims beyond it is no number of seconds.
 _MAX_DURATION_S = 1e7
-#: What a crashed process printed last is logged, this much of it.
+#: What a crashed process printed last is kept, this much of it.
 _TAIL_BYTES = 4096
 #: After the process has ended, its last replies arrive at once; a stray child may hold the socket open for ever.
 _EOF_GRACE_S = 1.0
 #: Between the end of its socket and the end of the process lie milliseconds.
 _EXIT_GRACE_S = 0.5
-_GROUP_RETRY_S = 0.05
-_GROUP_RETRIES = 100
 
-_decode = msgspec.msgpack.Decoder(Ready | Result | Failure).decode
+Reply = Result | Failure
+_decode = msgspec.msgpack.Decoder(Ready | Result | Failure | Item | Progress).decode
 _encode = msgspec.msgpack.Encoder().encode
 
 
 class ReplicaEvents(Protocol):
-    def on_ready(self, replica: ReplicaState, message: Ready, now: float) -> None: ...
-    def on_reply(self, replica: ReplicaState, message: Result | Failure, payload: bytes, now: float) -> None: ...
+    def on_door(self, replica: ReplicaState, door: socket.socket) -> None:
+        """Its code can connect to `door`, and whoever is told accepts."""
+        ...
+
+    def on_ready(self, replica: ReplicaState, message: Ready, printed: bytes, now: float) -> None: ...
+    def on_reply(self, replica: ReplicaState, message: Reply, payload: bytes, now: float) -> None: ...
+    def on_item(self, replica: ReplicaState, message: Item | Progress, payload: bytes) -> None: ...
     def on_violation(self, replica: ReplicaState) -> None: ...
     def on_exit(self, replica: ReplicaState, ending: Ending, now: float) -> None: ...
 
 
 class Replica(FrameProtocol):
-    """Everything about one process. Reports `on_exit` once, after the process has ended and all it sent was read."""
+    """Everything about one box that answers calls. Reports `on_exit` once, after the box has ended and all it sent was
+    read."""
 
     def __init__(self, state: ReplicaState, events: ReplicaEvents, on_gone: Callable[["Replica"], Any]) -> None:
         super().__init__(MAX_REPLY_BYTES)
         self.state = state
-        self.pid = 0
         self._events = events
         self._on_gone = on_gone
         self._loop = asyncio.get_running_loop()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._group: Cgroup | None = None
-        self._pidfd = -1
-        self._output = -1
-        self._returncode: int | None = None
-        self._is_broken = False
-        self._is_cut = False  # nothing more will be read
-        self._is_reported = False
-
-    def start(self, command: Callable[[int], list[str]], environment: dict[str, str], group: Cgroup | None) -> None:
-        """Start `command(fd)`, where `fd` is the replica's end of the socket. Raises OSError."""
-        self._group = group
+        self._box: RunningBox | None = None
+        self._boot: Boot | None = None
+        self._job = b""
         self._output = os.memfd_create("serai-output")
         fcntl.fcntl(self._output, fcntl.F_SETFL, os.O_APPEND)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._lifeline: socket.socket | None = None
+        self._ending: Ending | None = None
+        self._has_link = False
+        self._is_booted = False
+        self._is_broken = False
+        self._is_reported = False
+
+    def start(self, source: Source, box: Box) -> None:
+        """Raises OSError, SandboxUnavailable."""
+        self._job = source.job(box).encode()
         try:
-            words = command(theirs.fileno())
-            # From the main thread, always: bwrap dies with the thread that started it.
-            self._process = subprocess.Popen(
-                group.wrap(words) if group else words,
-                stdin=subprocess.DEVNULL,
-                stdout=self._output,
-                stderr=self._output,
-                env=environment,
-                cwd="/",
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,
-            )
+            self._box = source.start(box, self._output, self)
         except BaseException:
-            ours.close()
             self._release()
             raise
-        finally:
-            theirs.close()
-        self.pid = self._process.pid
-        self._pidfd = os.pidfd_open(self.pid)
-        _offer_to_oom_killer(self.pid)
-        self._loop.add_reader(self._pidfd, self._exited)
-        ours.setblocking(False)
-        self._connecting = self._loop.create_task(self._connect(ours))
 
     def send_call(self, call: PendingCall) -> None:
         header = call.call
-        message = Call(call.serial, "", header.content_type, header.deadline, "", "", header.wants_stdout)
+        message = Call(
+            call.serial, "", header.content_type, header.deadline, header.call_id, "", header.wants_stdout,
+            header.wants_items,
+        )  # fmt: skip
         self.send_frame(_encode(message), call.payload)
 
+    def send(self, message: Cancel | More) -> None:
+        self.send_frame(_encode(message))
+
     def kill(self) -> None:
-        if self._returncode is None and self.pid:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
+        if self._box is not None:
+            self._box.kill()
+
+    # Its box
+
+    def on_connected(self, sock: socket.socket) -> None:
+        self._boot = Boot(sock, self.on_booted)
+
+    def on_adopted(self, sock: socket.socket, received: bytes, output: int, lifeline: socket.socket) -> None:
+        """A template became this replica: it has its job, and has said this much."""
+        os.close(self._output)
+        self._output, self._lifeline = output, lifeline
+        self._is_booted = True
+        self._connect(sock, received)
+
+    def on_ended(self, ending: Ending) -> None:
+        self._ending = ending
+        if self._boot is not None:
+            self._boot.cancel()
+        if self._has_link:
+            self._loop.call_later(_EOF_GRACE_S, self._cut)
+        self._report()
+
+    def on_booted(self, sock: socket.socket, door: socket.socket | None) -> None:
+        self._boot = None
+        self._is_booted = True
+        if door is not None:
+            self._events.on_door(self.state, door)
+        try:
+            self._lifeline = send_job(sock, self._job, self._output)
+        except OSError:
+            sock.close()
+            return
+        self._connect(sock, b"")
+
+    def _connect(self, sock: socket.socket, received: bytes) -> None:
+        self._has_link = True
+
+        async def connect() -> None:
+            try:
+                await self._loop.create_unix_connection(lambda: self, sock=sock)
+            except OSError:
+                sock.close()
+                self._lose_link()
+            else:
+                if received:
+                    self.data_received(received)
+
+        self._connecting = self._loop.create_task(connect())
 
     # What it sends
 
@@ -117,7 +152,9 @@ class Replica(FrameProtocol):
             self._violated()
             return
         if type(message) is Ready:
-            self._events.on_ready(self.state, message, monotonic())
+            self._events.on_ready(self.state, message, payload, monotonic())
+        elif type(message) is Item or type(message) is Progress:
+            self._events.on_item(self.state, message, payload)
         elif (
             not 0 <= message.stdout_bytes <= len(payload)
             or not 0.0 <= message.duration_s < _MAX_DURATION_S
@@ -132,10 +169,13 @@ class Replica(FrameProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._is_cut = True
-        if self._returncode is None:
+        self._lose_link()
+
+    def _lose_link(self) -> None:
+        self._has_link = False
+        if self._ending is None:
             # It is ending, and is let to, so that we learn how. Or its code closed the socket, and it never will.
-            self._loop.call_later(_EXIT_GRACE_S, self.kill)
+            self._loop.call_later(_EXIT_GRACE_S, self._kill_silent)
         self._report()
 
     def _violated(self) -> None:
@@ -146,52 +186,25 @@ class Replica(FrameProtocol):
 
     # Its end
 
-    async def _connect(self, ours: socket.socket) -> None:
-        try:
-            await self._loop.create_unix_connection(lambda: self, sock=ours)
-        except OSError:
-            ours.close()
-            self._is_cut = True
+    def _kill_silent(self) -> None:
+        if self._ending is None:
             self.kill()
-            self._report()
-
-    def _exited(self) -> None:
-        assert self._process is not None
-        self._returncode = self._process.wait()
-        self._loop.remove_reader(self._pidfd)
-        if self._group is not None:
-            self._group.kill()  # children that left the process group
-        if not self._is_cut:
-            self._loop.call_later(_EOF_GRACE_S, self._cut)
-        self._report()
 
     def _cut(self) -> None:
         if self.transport is not None:
             self.transport.abort()
 
     def _report(self) -> None:
-        if self._returncode is None or not self._is_cut or self._is_reported:
+        if self._ending is None or self._has_link or self._is_reported:
             return
         self._is_reported = True
-        ending = self._ending()
+        ending = dataclasses.replace(self._ending, output=self._ending.output or self._tail())
+        if not (self._is_booted or ending.has_begun or ending.is_platform):
+            words = f"{ending.how}: {ending.output.strip()}" if ending.output else ending.how
+            ending = dataclasses.replace(ending, how=f"the sandbox could not be started: {words}", is_platform=True)
         self._release()
         self._on_gone(self)
         self._events.on_exit(self.state, ending, monotonic())
-
-    def _ending(self) -> Ending:
-        code = self._returncode or 0
-        number = -code if code < 0 else code - 128 if code > 128 else 0  # bwrap reports a signal as 128 + number
-        how = f"exit code {code}"
-        if 0 < number < signal.NSIG:
-            with contextlib.suppress(ValueError):
-                how = f"signal {number} ({signal.Signals(number).name})"
-        output = self._tail()
-        is_platform = code != 0 and self.state.num_replies == 0 and output.startswith(("bwrap: ", "sh: "))
-        if is_platform:
-            how = f"the sandbox could not be started: {output.strip()}"
-        killed = number == signal.SIGKILL
-        out_of_memory = killed and self._group is not None and self._group.num_oom_kills() > 0
-        return Ending(how, out_of_memory, output, is_platform)
 
     def _tail(self) -> str:
         try:
@@ -201,20 +214,8 @@ class Replica(FrameProtocol):
             return ""
 
     def _release(self) -> None:
-        for fd in (self._pidfd, self._output):
-            if fd >= 0:
-                os.close(fd)
-        self._pidfd = self._output = -1
-        if self._group is not None:
-            self._remove_group(_GROUP_RETRIES)
-
-    def _remove_group(self, tries: int) -> None:
-        assert self._group is not None
-        if not self._group.remove() and tries:
-            self._loop.call_later(_GROUP_RETRY_S, self._remove_group, tries - 1)
-
-
-def _offer_to_oom_killer(pid: int) -> None:
-    """When the machine runs out of memory, a replica goes before any daemon."""
-    with contextlib.suppress(OSError):
-        Path(f"/proc/{pid}/oom_score_adj").write_text("800")
+        with contextlib.suppress(OSError):
+            os.close(self._output)
+        self._output = -1
+        if self._lifeline is not None:
+            self._lifeline.close()

@@ -1,63 +1,64 @@
-"""Which call goes where, and which replicas there are. Pure: events and `now` in, `Effects` out.
+"""Which call goes where. Pure: events and `now` in, `Effects` out.
 
 Every call gets exactly one answer. A call that was certainly not begun when its replica died goes to another one.
 """
 
 import math
-from typing import Any, Protocol
+from collections.abc import Iterable
+from typing import Any
 
-from serai.ipc.messages import Call, Failure, Ready, Refusal, Result, VersionSpec
+from serai.ipc.messages import (
+    WINDOW,
+    Call,
+    Cancel,
+    Failure,
+    Item,
+    More,
+    Progress,
+    Ready,
+    Refusal,
+    Result,
+    VersionSpec,
+    Waiting,
+)
 from serai_runner import admission
 from serai_runner.calls import Doom, Ending, PendingCall, ReplicaState
+from serai_runner.effects import Effects
 from serai_runner.figures import Figures
-from serai_runner.places import Places
+from serai_runner.fleet import Fleet, mib
 from serai_runner.settings import Settings
 from serai_runner.version import VersionState
 
-#: A queue that was not empty for this long, or is estimated to take longer, wants another replica. About what a
-#: start costs: a shorter burst is over before a new replica could help.
-SCALE_WAIT_S = 0.05
 #: Replies that answer nothing, until we take the replica for broken: far more than late answers can explain.
 MAX_STRAYS = 100
 #: A replica skips an expired call by itself; one that has not after this is killed.
 GHOST_GRACE_S = 0.1
-
-
-class Effects(Protocol):
-    """The only way out of the scheduler. None of these may call back before it returns."""
-
-    def start(self, replica: ReplicaState) -> None:
-        """Start a process for `replica.version`; `on_ready` or `on_exit` follows."""
-        ...
-
-    def send(self, replica: ReplicaState, call: PendingCall) -> None: ...
-
-    def kill(self, replica: ReplicaState) -> None:
-        """SIGKILL to all of it (`replica.doom` says why); `on_exit` follows."""
-        ...
-
-    def reply(self, call: PendingCall, message: Result | Failure | Refusal, payload: bytes) -> None:
-        """Answer the caller; `message.id` may still be the replica's: the caller's is `call.call.id`."""
-        ...
+#: A call whose caller has left may end by itself within this. Killing the replica costs its next caller a start.
+CANCEL_GRACE_S = 0.5
+#: Callers who want to know why they wait are told again after this.
+_TELL_AGAIN_S = 1.0
 
 
 class Scheduler:
-    """Owns all versions, replicas and calls of one host.
+    """Owns all versions and calls of one host, and through its fleet the replicas.
 
     `wake_at` is when `on_tick` must be called at the latest; any event may bring it forward.
     """
 
     def __init__(self, effects: Effects, settings: Settings) -> None:
         self.versions: dict[str, VersionState] = {}
-        self.replicas: dict[int, ReplicaState] = {}
         self.figures = Figures()
+        self.fleet = Fleet(effects, settings, self.figures, self.versions, self._answer_waiting)
+        self.replicas = self.fleet.replicas
         self.is_draining = False
-        self.wake_at = math.inf
         self._effects = effects
         self._settings = settings
         self._serial = 0
         self._queued_bytes = 0
-        self._places = Places(settings, self.replicas)
+
+    @property
+    def wake_at(self) -> float:
+        return self.fleet.wake_at
 
     # Events from callers
 
@@ -68,6 +69,10 @@ class Scheduler:
         version.spec = spec  # the same code; paths may have moved
         return version
 
+    def on_keep(self, keys: Iterable[str], now: float) -> None:
+        if not self.is_draining:
+            self.fleet.keep([self.versions[key] for key in keys if key in self.versions], now)
+
     def on_call(self, source: Any, call: Call, payload: bytes, version: VersionState, now: float) -> PendingCall:
         self._serial += 1
         pending = PendingCall(source, call, payload, version, self._serial, now)
@@ -75,17 +80,31 @@ class Scheduler:
             self._refuse(pending, admission.draining(pending))
         elif pending.deadline <= now:
             self._refuse(pending, admission.deadline_passed(pending))
+        elif version.crashes.are_paused and (refusal := admission.paused(pending, now)) is not None:
+            self._refuse(pending, refusal)
         elif not version.queue and (replica := version.free_replica(now)) is not None:
             self._send(replica, pending, now)
         else:
             self._queue(pending, now)
         return pending
 
-    def on_cancel(self, call: PendingCall) -> None:
-        """The caller does not want it any more. No answer is sent."""
+    def on_cancel(self, call: PendingCall, now: float) -> None:
+        """The caller does not want it any more. No answer is sent; what runs is stopped."""
         if call.ended:
             return
         self._close(call, "cancelled")
+        replica = call.replica
+        if replica is not None and call.serial in replica.in_flight:
+            self._effects.tell_replica(replica, Cancel(call.serial))
+            call.deadline = min(call.deadline, now + CANCEL_GRACE_S)
+            self.fleet.wake(call.deadline)
+
+    def on_more(self, call: PendingCall, num_items: int) -> None:
+        """The caller has taken so many items."""
+        num_items = min(num_items, call.items_out)
+        if num_items > 0 and not call.ended and call.replica is not None:
+            call.items_out -= num_items
+            self._effects.tell_replica(call.replica, More(call.serial, num_items))
 
     # Events from replicas
 
@@ -94,17 +113,12 @@ class Scheduler:
             return
         version = replica.version
         if message.error:
-            self._start_failed(replica, message.error, message.stacktrace, False, now)
-            self._doom(replica, "init")
+            self.fleet.start_failed(replica, message.error, message.stacktrace, False, now)
+            self.fleet.doom(replica, "init")
             return
-        version.starting = None
-        version.started(now - replica.started_at)
-        version.ready.append(replica)
-        replica.phase = "ready"
-        replica.idle_since = replica.last_event = now
-        self._wake(now + self._settings.idle_s)
+        self.fleet.ready(replica, now)
         self._dispatch(version, now)
-        self._ensure_replicas(version, now)
+        self.fleet.ensure(version, now)
 
     def on_reply(self, replica: ReplicaState, message: Result | Failure, payload: bytes, now: float) -> None:
         call = replica.in_flight.pop(message.id, None)
@@ -114,6 +128,7 @@ class Scheduler:
         version = replica.version
         busy_s = (now - replica.last_event) * min(len(replica.in_flight) + 1, version.concurrency)
         version.measured(busy_s, message.duration_s)
+        version.crashes.succeeded(call.payer)
         replica.last_event = now
         replica.num_replies += 1
         replica.in_flight_bytes -= len(call.payload)
@@ -124,49 +139,57 @@ class Scheduler:
         if version.queue and not replica.retired:
             self._dispatch(version, now)
         if not replica.in_flight:
-            self._became_idle(replica, now)
+            self.fleet.became_idle(replica, now)
         elif replica.ghosts:
-            self._wake(now + GHOST_GRACE_S)
+            self.fleet.wake(now + GHOST_GRACE_S)
+
+    def on_item(self, replica: ReplicaState, message: Item | Progress, payload: bytes) -> None:
+        call = replica.in_flight.get(message.id)
+        if call is None or not call.call.wants_items:
+            self._stray(replica)
+        elif type(message) is Item and call.items_out >= WINDOW:
+            self.on_violation(replica)
+        elif not call.ended:
+            call.items_out += type(message) is Item
+            self._effects.tell_caller(call, message, payload)
 
     def on_violation(self, replica: ReplicaState) -> None:
-        """It sent something that is no message of a replica."""
-        self._doom(replica, "protocol")
+        """It sent something that is no message of a replica, or more than it may."""
+        self.fleet.doom(replica, "protocol")
 
     def on_exit(self, replica: ReplicaState, ending: Ending, now: float) -> None:
         """The process has ended and everything it had sent has been taken in."""
-        del self.replicas[replica.id]
         version = replica.version
-        was_starting = replica is version.starting
-        self._leave(replica)
-        self.figures.ends[replica.doom or ("memory" if ending.out_of_memory else "exit")] += 1
-        if was_starting:
-            self._start_failed(replica, *_start_error(ending, version), ending.is_platform, now)
-        elif not replica.doom and replica.num_replies == 0 and not replica.in_flight:
-            # Without this a replica that ends by itself after loading would be started again without pause.
-            self._start_failed(replica, f"ended right after loading ({ending.how})", ending.output, False, now)
+        self.fleet.gone(replica, ending, now)
         self._settle(replica, ending, now)
-        for wanting in self._places.served_next():  # before its own: it may have been killed to make room for another
-            self._ensure_replicas(wanting, now)
+        self.fleet.fill_places(now)  # before its own: it may have been killed to make room for another
         self._dispatch(version, now)
-        self._ensure_replicas(version, now)
+        self.fleet.ensure(version, now)
 
     # Events of time and of the host
 
     def on_tick(self, now: float) -> None:
         """Everything that is due: deadlines, load deadlines, idle replicas, wants for more replicas."""
-        self.wake_at = math.inf
+        self.fleet.wake_at = math.inf
         for version in self.versions.values():
             for call in [call for call in version.queue if call.deadline <= now]:
                 self._refuse(call, admission.deadline_passed(call))
             for call in version.queue:
-                self._wake(call.deadline)
-            self._ensure_replicas(version, now)
+                self.fleet.wake(call.deadline)
+                if call.told_at:
+                    self._tell_waiting(call, now)
+            self.fleet.ensure(version, now)
         for replica in list(self.replicas.values()):
-            self._tick_replica(replica, now)
+            if replica.in_flight:
+                self._tick_calls(replica, now)
+            else:
+                self.fleet.tick(replica, now)
 
     def on_drain(self) -> None:
         """Refuse what comes; what was accepted is still answered."""
         self.is_draining = True
+        for version in self.versions.values():
+            version.is_kept = False
 
     def on_drained(self, now: float) -> None:
         """No more time: refuse what is left and kill every replica."""
@@ -174,15 +197,15 @@ class Scheduler:
             for call in list(version.queue):
                 self._refuse(call, admission.draining(call))
         for replica in list(self.replicas.values()):
-            self._doom(replica, "drain")
+            self.fleet.doom(replica, "drain")
 
     def retire(self, version: VersionState, why: Doom, now: float) -> None:
         """Replace all replicas of a version once they have answered what they have."""
         for replica in list(version.ready):
-            self._retire(replica, why)
+            self.fleet.retire(replica, why)
         if version.starting is not None:
-            self._doom(version.starting, why)
-        self._ensure_replicas(version, now)
+            self.fleet.doom(version.starting, why)
+        self.fleet.ensure(version, now)
 
     @property
     def num_open(self) -> int:
@@ -205,11 +228,18 @@ class Scheduler:
             version.waiting_since = now
         version.queue.push(call)
         self._queued_bytes += len(call.payload)
-        self._wake(call.deadline)
-        self._ensure_replicas(version, now)
+        self.fleet.wake(call.deadline)
+        self.fleet.ensure(version, now)
+        if call.call.wants_items and not call.ended and call.replica is None:
+            self._tell_waiting(call, now)
 
     def _dispatch(self, version: VersionState, now: float) -> None:
         queue = version.queue
+        while queue and (replica := version.replica_for_inner()) is not None:
+            call = queue.pop_inner(replica.min_depth)
+            assert call is not None, "it was chosen for one"
+            self._queued_bytes -= len(call.payload)
+            self._send(replica, call, now)
         while queue and (replica := version.free_replica(now)) is not None:
             call = queue.pop()
             self._queued_bytes -= len(call.payload)
@@ -222,10 +252,21 @@ class Scheduler:
         call.sent_at = now
         replica.in_flight[call.serial] = call
         replica.in_flight_bytes += len(call.payload)
-        if call.deadline < self.wake_at:
-            self.wake_at = call.deadline
+        if call.deadline < self.fleet.wake_at:
+            self.fleet.wake_at = call.deadline
         self.figures.waited(now - call.arrived)
         self._effects.send(replica, call)
+
+    def _tell_waiting(self, call: PendingCall, now: float) -> None:
+        """Why it waits, to a caller who wants to know: at once, and again while that lasts."""
+        if now >= call.told_at + _TELL_AGAIN_S:
+            call.told_at = now
+            version = call.version
+            state = "queued" if version.ready else "starting"
+            estimate_s = round(version.estimated_wait_s(now), 3)
+            position = version.queue.position_of(call)
+            self._effects.tell_caller(call, Waiting(call.call.id, state, position, estimate_s), b"")
+        self.fleet.wake(call.told_at + _TELL_AGAIN_S)
 
     def _refuse(self, call: PendingCall, answer: Refusal | Failure) -> None:
         self._end(call, answer.code if isinstance(answer, Refusal) else "failed", answer, b"")
@@ -250,7 +291,7 @@ class Scheduler:
         self.figures.strays += 1
         replica.strays += 1
         if replica.strays > MAX_STRAYS:
-            self._doom(replica, "protocol")
+            self.fleet.doom(replica, "protocol")
 
     def _settle(self, replica: ReplicaState, ending: Ending, now: float) -> None:
         """What becomes of the calls a dead replica had: those begun end, the others go back to the front."""
@@ -265,152 +306,59 @@ class Scheduler:
                 call.version.waiting_since = now
             call.version.queue.push_front(call)
             self._queued_bytes += len(call.payload)
-            self._wake(call.deadline)
+            self.fleet.wake(call.deadline)
         for call in left:
             if not call.ended and call.serial in begun:
+                if not replica.doom:
+                    self._note_crash(call, ending, now)
                 self._end(call, *_crash_answer(call, replica, ending), b"")
 
-    # Replicas
-
-    def _ensure_replicas(self, version: VersionState, now: float) -> None:
-        """Start a replica if calls wait for one. One at a time: its arrival decides about the next."""
-        if not version.queue or version.starting is not None:
-            return
-        num_ready = sum(not replica.retired for replica in version.ready)
-        if num_ready:
-            if num_ready >= self._settings.max_replicas:
-                return
-            hurry_at = version.waiting_since + SCALE_WAIT_S
-            if now < hurry_at and version.estimated_wait_s(now) < SCALE_WAIT_S:
-                self._wake(hurry_at)
-                return
-        if now < version.retry_at:
-            self._wake(version.retry_at)
-            if not num_ready:
-                self._answer_waiting(version, now)
-            return
-        if self._places.has_room_for(version):
-            self._places.unwant(version)
-            self._start(version, now)
-            return
-        self._places.want(version)
-        replica = self._places.to_free(version, self.versions.values())
-        if replica is not None:
-            self._retire(replica, "room")
-
-    def _start(self, version: VersionState, now: float) -> None:
-        self._serial += 1
-        replica = ReplicaState(self._serial, version, now)
-        self.replicas[replica.id] = replica
-        version.starting = replica
-        self.figures.starts += 1
-        self._wake(now + self._settings.load_s)
-        self._effects.start(replica)
-
-    def _start_failed(
-        self, replica: ReplicaState, message: str, stacktrace: str, is_platform: bool, now: float
-    ) -> None:
-        version = replica.version
-        version.start_failed(message, stacktrace, is_platform, now)
-        if not version.ready:
-            self._answer_waiting(version, now)
+    def _note_crash(self, call: PendingCall, ending: Ending, now: float) -> None:
+        version = call.version
+        if version.crashes.crashed(call.payer, now):
+            message = f"its process ends in call after call ({ending.how}); it is started again after a pause"
+            version.start_failed(message, ending.output, False, now)
+            self._effects.paused(version, message, version.retry_at - now)
+        elif (pause := version.crashes.pause_of(call.payer, now))[1]:
+            why = f"its process ended in {pause[1]} calls of {call.payer} in a row ({ending.how})"
+            self._effects.paused(version, why, pause[0])
 
     def _answer_waiting(self, version: VersionState, now: float) -> None:
         for call in list(version.queue):
             self._refuse(call, admission.not_startable(call, now))
 
-    def _doom(self, replica: ReplicaState, why: Doom) -> None:
-        if replica.phase == "doomed":
-            return
-        self._leave(replica)
-        replica.phase = "doomed"
-        replica.doom = why
-        self._effects.kill(replica)
-
-    def _retire(self, replica: ReplicaState, why: Doom) -> None:
-        if not replica.in_flight:
-            self._doom(replica, why)
-        else:
-            replica.retired = why
-
-    def _leave(self, replica: ReplicaState) -> None:
-        """It takes no more calls."""
-        version = replica.version
-        if version.starting is replica:
-            version.starting = None
-        elif replica in version.ready:
-            version.ready.remove(replica)
-
-    def _became_idle(self, replica: ReplicaState, now: float) -> None:
-        replica.idle_since = now
-        if replica.phase != "ready":
-            return
-        if replica.retired:
-            self._doom(replica, replica.retired)
-        elif self._places.is_wanted(replica):
-            self._doom(replica, "room")
-        else:
-            self._wake(now + self._settings.idle_s)
-
-    def _tick_replica(self, replica: ReplicaState, now: float) -> None:
-        if replica.phase == "starting":
-            due = replica.started_at + self._settings.load_s
-            if due > now:
-                self._wake(due)
-                return
-            self._start_failed(replica, f"did not finish loading within {self._settings.load_s:g} s", "", False, now)
-            self._doom(replica, "load")
-        elif replica.phase == "ready" and not replica.in_flight:
-            due = replica.idle_since + self._settings.idle_s
-            self._doom(replica, "idle") if due <= now else self._wake(due)
-        elif replica.in_flight:
-            self._tick_calls(replica, now)
-
     def _tick_calls(self, replica: ReplicaState, now: float) -> None:
         begun = {call.serial for call in replica.begun()}
-        overdue = False
+        overdue: Doom = ""
         for call in list(replica.in_flight.values()):
             if not call.ended and call.deadline <= now:
                 self._refuse(call, admission.deadline_passed(call))
-                overdue = overdue or call.serial in begun
+                overdue = "deadline" if call.serial in begun else overdue
             elif not call.ended:
-                self._wake(call.deadline)
+                self.fleet.wake(call.deadline)
             elif call.serial in begun and replica.phase != "doomed":
                 due = call.deadline + GHOST_GRACE_S
-                if due <= now:
-                    overdue = True
-                else:
-                    self._wake(due)
+                if due > now:
+                    self.fleet.wake(due)
+                elif replica.version.concurrency == 1 or call.call.deadline <= now:
+                    overdue = overdue or ("deadline" if call.call.deadline <= now else "cancelled")
+                else:  # others run in the same process; it was asked to stop this one, and has till its deadline
+                    self.fleet.wake(call.call.deadline)
         if overdue:
-            self._doom(replica, "deadline")
-
-    def _wake(self, at: float) -> None:
-        if at < self.wake_at:
-            self.wake_at = at
-
-
-def _start_error(ending: Ending, version: VersionState) -> tuple[str, str]:
-    if ending.is_platform:
-        return ending.how, ""
-    if ending.out_of_memory:
-        return f"memory limit {_mib(version)} exceeded while loading", ending.output
-    return f"ended while loading ({ending.how})", ending.output
+            self.fleet.doom(replica, overdue)
 
 
 def _crash_answer(call: PendingCall, replica: ReplicaState, ending: Ending) -> tuple[str, Failure | Refusal]:
     call_id, version = call.call.id, replica.version
     if ending.out_of_memory and not replica.doom:
-        message = f"memory limit {_mib(version)} exceeded"
+        message = f"memory limit {mib(version)} exceeded"
         return "failed", Failure(call_id, "OutOfMemoryError", message)
     how = {
         "": f"ended with {ending.how}",
         "deadline": "was killed: another call in it ran past its deadline",
+        "cancelled": "was killed: the caller of another call in it has left",
         "protocol": "was killed: it broke the protocol of replicas",
         "drain": "was killed: the runner host is stopping",
     }.get(replica.doom, f"was killed ({replica.doom})")
     message = f"the algorithm's process {how} while the call ran"
     return "crashed", Refusal(call_id, "crashed", message, retriable=True)
-
-
-def _mib(version: VersionState) -> str:
-    return f"{version.spec.limits.memory_bytes / (1 << 20):g} MiB"

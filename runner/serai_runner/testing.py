@@ -18,17 +18,23 @@ from serai.ipc.messages import (
     ContentType,
     Define,
     Failure,
+    Item,
     Limits,
+    Logged,
     Message,
+    More,
+    Progress,
     Refusal,
     Result,
     Stats,
     Unknown,
     VersionSpec,
+    Waiting,
     decode,
     encode,
 )  # fmt: skip
-from serai_runner.calls import PendingCall, ReplicaState
+from serai_runner.calls import Ending, PendingCall, ReplicaState
+from serai_runner.version import VersionState
 
 #: Nothing in a test takes this long unless it hangs.
 PATIENCE_S = 30.0
@@ -42,6 +48,9 @@ class RecordedEffects:
     sent: list[tuple[ReplicaState, PendingCall]] = field(default_factory=list)
     killed: list[ReplicaState] = field(default_factory=list)
     replies: list[tuple[PendingCall, Result | Failure | Refusal, bytes]] = field(default_factory=list)
+    told_replicas: list[tuple[ReplicaState, Cancel | More]] = field(default_factory=list)
+    told_callers: list[tuple[PendingCall, Item | Progress | Waiting, bytes]] = field(default_factory=list)
+    pauses: list[tuple[VersionState, str, float]] = field(default_factory=list)
 
     def start(self, replica: ReplicaState) -> None:
         self.started.append(replica)
@@ -54,6 +63,29 @@ class RecordedEffects:
 
     def reply(self, call: PendingCall, message: Result | Failure | Refusal, payload: bytes) -> None:
         self.replies.append((call, message, payload))
+
+    def tell_replica(self, replica: ReplicaState, message: Cancel | More) -> None:
+        self.told_replicas.append((replica, message))
+
+    def tell_caller(self, call: PendingCall, message: Item | Progress | Waiting, payload: bytes) -> None:
+        self.told_callers.append((call, message, payload))
+
+    def paused(self, version: VersionState, why: str, pause_s: float) -> None:
+        self.pauses.append((version, why, pause_s))
+
+
+@dataclass
+class RecordedBox:
+    """Events of one box, written down."""
+
+    sockets: list[socket.socket] = field(default_factory=list)
+    endings: list[Ending] = field(default_factory=list)
+
+    def on_connected(self, sock: socket.socket) -> None:
+        self.sockets.append(sock)
+
+    def on_ended(self, ending: Ending) -> None:
+        self.endings.append(ending)
 
 
 def write_algorithm(folder: Path, source: str, name: str = "main", **more: str) -> str:
@@ -71,6 +103,10 @@ def python_version(code: str, key: str = "acme/demo@1", limits: Limits | None = 
     limits = limits or Limits(memory_bytes=256 << 20)
     return VersionSpec(**{"key": key, "owner": "acme", "name": "demo", "kind": "python", "code": code,
                           "entry": "main", "limits": limits, **more})  # fmt: skip
+
+
+#: What may come any number of times for one id.
+_MANY = Item | Progress | Waiting | Logged
 
 
 @dataclass(frozen=True)
@@ -96,7 +132,7 @@ class Caller:
         self._sock.settimeout(PATIENCE_S)
         self._sock.connect(str(path))
         self._buffer = bytearray()
-        self._answers: dict[int, Answer] = {}
+        self._answers: dict[int, list[Answer]] = {}  # several for calls that stream and for logs
         self._next_id = 0
 
     def close(self) -> None:
@@ -110,11 +146,11 @@ class Caller:
 
     def start_call(
         self, key: str, payload: bytes = b"", content_type: ContentType = "json", timeout_s: float = 20.0,
-        payer: str = "alice", wants_stdout: bool = False,
+        payer: str = "alice", wants_stdout: bool = False, **more,
     ) -> int:  # fmt: skip
         self._next_id += 1
         deadline = time.monotonic() + timeout_s
-        call = Call(self._next_id, key, content_type, deadline, f"req-{self._next_id}", payer, wants_stdout)
+        call = Call(self._next_id, key, content_type, deadline, f"req-{self._next_id}", payer, wants_stdout, **more)
         self.send(call, payload)
         return self._next_id
 
@@ -130,10 +166,14 @@ class Caller:
         return self.wait(self._next_id).payload.decode()
 
     def wait(self, call_id: int) -> Answer:
-        """Raises TimeoutError after PATIENCE_S, EOFError when the host has gone."""
+        """What comes next for this call. Raises TimeoutError after PATIENCE_S, EOFError when the host has gone."""
         while call_id not in self._answers:
             self._read_frame()
-        return self._answers.pop(call_id)
+        answers = self._answers[call_id]
+        answer = answers.pop(0)
+        if not answers:
+            del self._answers[call_id]
+        return answer
 
     def num_unread(self) -> int:
         return len(self._answers)
@@ -147,9 +187,10 @@ class Caller:
         payload = bytes(self._buffer[6 + header_length : 4 + length])
         del self._buffer[: 4 + length]
         message = decode(header)
-        assert isinstance(message, Result | Failure | Refusal | Unknown | Stats), message
-        assert message.id not in self._answers, "a call was answered twice"
-        self._answers[message.id] = Answer(message, payload)
+        assert isinstance(message, Result | Failure | Refusal | Unknown | Stats | _MANY), message
+        before = self._answers.setdefault(message.id, [])
+        assert not before or isinstance(before[-1].message, _MANY), "a call was answered twice"
+        before.append(Answer(message, payload))
 
     def _fill(self, wanted: int) -> None:
         while len(self._buffer) < wanted:
@@ -174,7 +215,8 @@ class HostProcess:
 
     def _is_listening(self) -> bool:
         assert self._process.poll() is None, f"the host ended: {self.log()}"
-        return (self.home / "run" / "runner.sock").is_socket()
+        with socket.socket(socket.AF_UNIX) as sock:
+            return sock.connect_ex(str(self.home / "run" / "runner.sock")) == 0
 
     def connect(self) -> Caller:
         caller = Caller(self.home / "run" / "runner.sock")
@@ -199,10 +241,19 @@ class HostProcess:
         if self._process.poll() is None:
             self.kill()
         self._log.close()
+        if Path(self.home / "run" / "boxes").exists():  # it has had containers
+            from serai_runner.sandbox.testing import sweep_containers
+
+            sweep_containers(self.home)
 
     def replica_pids(self) -> list[int]:
-        """Every process below the host."""
-        return descendants(self.pid)
+        """Every process of a box, outer ones first."""
+        outermost = containers_of(self.pid)
+        return descendants(self.pid) + outermost + [pid for outer in outermost for pid in descendants(outer)]
+
+    def replica_pid(self) -> int:
+        """The innermost process: the newest replica itself, none of those that hold it."""
+        return self.replica_pids()[-1]
 
     @staticmethod
     def wait_for(condition, what: str) -> None:
@@ -238,6 +289,21 @@ def descendants(pid: int) -> list[int]:
         found += below
         todo += below
     return found
+
+
+def containers_of(host: int) -> list[int]:
+    """The first processes of the host's containers; none where there is no engine."""
+    if not Path("/var/run/docker.sock").is_socket():
+        return []
+    import docker
+
+    engine = docker.from_env()
+    try:
+        containers = engine.containers.list(filters={"label": "serai.host"}, ignore_removed=True)
+        ours = [one for one in containers if one.labels["serai.host"].partition(":")[0] == str(host)]
+        return [int(one.attrs["State"]["Pid"]) for one in ours if one.attrs["State"]["Pid"]]
+    finally:
+        engine.close()
 
 
 def is_alive(pid: int) -> bool:

@@ -2,6 +2,7 @@
 
 from serai.ipc.messages import VersionSpec
 from serai_runner.calls import ReplicaState
+from serai_runner.crashes import Crashes
 from serai_runner.fair_queue import FairQueue
 
 #: Weight of the newest sample in the averages: the last twenty calls decide.
@@ -32,14 +33,19 @@ class VersionState:
     """Mutable, owned by the scheduler."""
 
     __slots__ = (
-        "_deviation_s", "_work_s", "backoff_is_platform", "concurrency", "depth", "failures", "init_message",
-        "init_stacktrace", "queue", "ready", "retry_at", "service_s", "spec", "start_s", "starting", "waiting_since",
+        "_deviation_s", "_work_s", "backoff_is_platform", "concurrency", "crashes", "depth", "failures", "init_message",
+        "init_stacktrace", "is_kept", "queue", "ready", "retry_at", "sends_ahead", "service_s", "spec", "start_s",
+        "starting", "waiting_since",
     )  # fmt: skip
 
     def __init__(self, spec: VersionSpec) -> None:
         self.spec = spec
         self.concurrency = max(1, spec.limits.concurrency)
+        #: While its code may call others, a replica has one call, so that everybody knows whose calls those are.
+        self.sends_ahead = not spec.calls
         self.queue = FairQueue()
+        self.is_kept = False  # has its `scaling.min_replicas` without calls
+        self.crashes = Crashes()
         self.waiting_since = 0.0  # since when the queue has not been empty
         self.ready: list[ReplicaState] = []
         self.starting: ReplicaState | None = None
@@ -75,14 +81,14 @@ class VersionState:
         # The spread counts: a version that is mostly fast and sometimes slow must not have calls stuck behind.
         pessimistic = self._work_s + self._deviation_s
         ahead = int(SEND_AHEAD_S / pessimistic) if pessimistic < SEND_AHEAD_S else 1
-        self.depth = max(self.concurrency, min(ahead, MAX_DEPTH))
+        self.depth = max(self.concurrency, min(ahead, MAX_DEPTH)) if self.sends_ahead else self.concurrency
 
     def free_replica(self, now: float) -> ReplicaState | None:
         """The ready replica with the fewest calls, if one has room."""
         best, fewest = None, self.depth
         for replica in self.ready:
             num_calls = len(replica.in_flight)
-            if replica.retired or num_calls >= fewest:
+            if replica.retired or num_calls >= fewest or replica.min_depth:
                 continue
             if num_calls >= self.concurrency and (
                 replica.in_flight_bytes > SEND_AHEAD_BYTES or now - replica.last_event > STALLED_S
@@ -92,6 +98,14 @@ class VersionState:
             if num_calls == 0:
                 break
         return best
+
+    def replica_for_inner(self) -> ReplicaState | None:
+        """An idle replica that only takes calls which others wait for, and one of them waits that is deep enough."""
+        deepest = self.queue.deepest
+        for replica in self.ready:
+            if replica.min_depth and replica.min_depth <= deepest and not replica.in_flight and not replica.retired:
+                return replica
+        return None
 
     def capacity(self, per_slot: int, at_least: int) -> int:
         """How many calls may wait."""

@@ -16,8 +16,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from serai._async_client import AsyncAlgorithm, AsyncClient, async_client
     from serai._client import Algorithm, Client, client
+    from serai._events import Progress, Waiting
+    from serai._logs import LogEntry
     from serai._requests import OutputType
     from serai._responses import AlgorithmInfo, Metadata, PublishedVersion, Response
+    from serai._running import progress
+    from serai._streams import AsyncStream, Stream
     from serai.errors import (
         AlgorithmError,
         ApiError,
@@ -46,8 +50,10 @@ __version__ = "0.1.0"
 _NAMES_OF = {
     "serai._async_client": ("AsyncAlgorithm", "AsyncClient", "async_client"),
     "serai._client": ("Algorithm", "Client", "client"),
+    "serai._events": ("Progress", "Waiting"),
     "serai._requests": ("OutputType",),
     "serai._responses": ("AlgorithmInfo", "Metadata", "PublishedVersion", "Response"),
+    "serai._streams": ("AsyncStream", "Stream"),
     "serai.errors": (
         "AlgorithmError",
         "ApiError",
@@ -69,6 +75,8 @@ _NAMES_OF = {
         "Unavailable",
     ),
     "serai.model": ("Model", "ModelError", "model"),
+    "serai._logs": ("LogEntry",),
+    "serai._running": ("progress",),
 }
 _WHERE = {name: module for module, names in _NAMES_OF.items() for name in names}
 
@@ -79,6 +87,7 @@ __all__ = [
     "ApiError",
     "AsyncAlgorithm",
     "AsyncClient",
+    "AsyncStream",
     "BadAnswer",
     "Client",
     "Conflict",
@@ -87,25 +96,30 @@ __all__ = [
     "FolderError",
     "Forbidden",
     "InvalidRequest",
+    "LogEntry",
     "Metadata",
     "Model",
     "ModelError",
     "NotFound",
     "OutputType",
     "PaymentRequired",
+    "Progress",
     "PublishedVersion",
     "RateLimited",
     "Response",
     "SeraiError",
     "ServerFault",
     "SettingsError",
+    "Stream",
     "TooLarge",
     "Unauthorized",
     "Unavailable",
+    "Waiting",
     "__version__",
     "async_client",
     "client",
     "model",
+    "progress",
 ]
 
 

@@ -3,12 +3,14 @@
 import asyncio
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any, BinaryIO
 
 import httpx2
 
 from serai import _http
+from serai._events import Listener, OnProgress, OnWaiting
+from serai._logs import LogEntry, LogQuestion, OnBreak, read_logs_async
 from serai._packing import BLOCK_BYTES, pack
 from serai._requests import (
     Options,
@@ -23,6 +25,7 @@ from serai._requests import (
     pool_request,
     publish_request,
     steer_request,
+    stream_request,
 )
 from serai._responses import (
     AlgorithmInfo,
@@ -36,6 +39,7 @@ from serai._responses import (
     read_page,
     read_publish_line,
 )
+from serai._streams import AsyncStream
 from serai.errors import BadAnswer, ConnectionFailed
 from serai.settings import load_settings
 
@@ -115,6 +119,12 @@ class AsyncClient:
         """As `Client.steer`."""
         return read_object(*await self._send(steer_request(verb, model, version)))
 
+    def logs(
+        self, reference: str, *, tail: int = 100, follow: bool = False, on_break: OnBreak | None = None
+    ) -> AsyncGenerator[LogEntry, None]:
+        """As `Client.logs`, for `async for`. `on_break` is a plain function."""
+        return read_logs_async(self, LogQuestion(parse_reference(reference), tail, follow), on_break)
+
     async def close(self) -> None:
         await self._http.aclose()
 
@@ -192,6 +202,14 @@ class AsyncAlgorithm:
         """Call with `data`; sends and raises what `Algorithm.pipe` does."""
         options = self.options
         return read_call(*await self._client._send(call_request(self.reference, data, options)), options.output)
+
+    def stream(
+        self, data: Any, *, on_progress: OnProgress | None = None, on_waiting: OnWaiting | None = None
+    ) -> AsyncStream:
+        """As `Algorithm.stream`, for `async for`. The callbacks are plain functions."""
+        return AsyncStream(
+            self._client, stream_request(self.reference, data, self.options), Listener(on_progress, on_waiting)
+        )
 
     async def exists(self) -> bool:
         """Whether the algorithm is there and yours to see."""

@@ -3,12 +3,14 @@
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, BinaryIO
 
 import httpx2
 
 from serai import _http
+from serai._events import Listener, OnProgress, OnWaiting
+from serai._logs import LogEntry, LogQuestion, OnBreak, read_logs
 from serai._packing import BLOCK_BYTES, pack
 from serai._requests import (
     Options,
@@ -23,6 +25,7 @@ from serai._requests import (
     pool_request,
     publish_request,
     steer_request,
+    stream_request,
 )
 from serai._responses import (
     AlgorithmInfo,
@@ -36,6 +39,7 @@ from serai._responses import (
     read_page,
     read_publish_line,
 )
+from serai._streams import Stream
 from serai.errors import BadAnswer, ConnectionFailed
 from serai.settings import load_settings
 
@@ -122,6 +126,22 @@ class Client:
         verb, ApiError if it cannot be done.
         """
         return read_object(*self._send(steer_request(verb, model, version)))
+
+    def logs(
+        self, reference: str, *, tail: int = 100, follow: bool = False, on_break: OnBreak | None = None
+    ) -> Generator[LogEntry, None, None]:
+        """What `owner/name` or `owner/name/version` printed and what became of it, oldest first; its owner only.
+
+        Args:
+            tail: how many of the newest lines.
+            follow: go on with what comes, for ever. An interrupted log is taken up where it was.
+            on_break: called when that happens, with the error, or None where the server stopped as it should.
+
+        Raises:
+            ValueError: it is no such name.
+            ApiError: the server refused it.
+        """
+        return read_logs(self, LogQuestion(parse_reference(reference), tail, follow), on_break)
 
     def close(self) -> None:
         self._http.close()
@@ -213,6 +233,19 @@ class Algorithm:
         """
         options = self.options
         return read_call(*self._client._send(call_request(self.reference, data, options)), options.output)
+
+    def stream(
+        self, data: Any, *, on_progress: OnProgress | None = None, on_waiting: OnWaiting | None = None
+    ) -> Stream:
+        """Call with `data`, as `pipe` does, and get what the algorithm yields, item by item, as it comes.
+
+        Args:
+            on_progress: called with a `Progress` whenever the algorithm says how far it is.
+            on_waiting: called with a `Waiting` while the call has not begun, when there is news.
+        """
+        return Stream(
+            self._client, stream_request(self.reference, data, self.options), Listener(on_progress, on_waiting)
+        )
 
     def exists(self) -> bool:
         """Whether the algorithm is there and yours to see."""

@@ -10,8 +10,8 @@ from typing import BinaryIO
 
 from serai.errors import FolderError
 
-#: Never part of an algorithm: history, caches of the interpreter, a virtual environment.
-SKIPPED_NAMES = frozenset({".git", "__pycache__", ".venv"})
+#: Never part of an algorithm: history, caches of the interpreter, packages, which the build installs anew.
+SKIPPED_NAMES = frozenset({".git", "__pycache__", ".venv", "node_modules"})
 
 #: One of them says what the folder is.
 MANIFESTS = ("algorithm.toml", "algorithmia.conf")

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 from urllib.parse import quote
@@ -13,6 +13,9 @@ DEFAULT_TIMEOUT_S = 300.0
 
 #: The server ends a call at its timeout and says so; the client waits this much longer for that answer.
 TIMEOUT_MARGIN_S = 10.0
+
+#: The longest silence of a call that answers with events: the server gives a sign of life every 15 s.
+STREAM_QUIET_S = 60.0
 
 #: For listings and look-ups, which the server answers from its catalogue.
 LOOKUP_TIMEOUT_S = 30.0
@@ -130,6 +133,15 @@ def call_request(reference: Reference, data: Any, options: Options) -> Request:
         payload.content,
         waiting_s + TIMEOUT_MARGIN_S,
     )
+
+
+def stream_request(reference: Reference, data: Any, options: Options) -> Request:
+    """A call that answers with events. Raises TypeError or ValueError when it cannot be sent."""
+    if options.output is not OutputType.default:
+        raise ValueError(f"a stream has no output={options.output.name}; leave it out of set_options")
+    request = call_request(reference, data, options)
+    headers = {**request.headers, "Accept": "text/event-stream"}
+    return replace(request, headers=headers, timeout_s=STREAM_QUIET_S)
 
 
 def exists_request(reference: Reference) -> Request:

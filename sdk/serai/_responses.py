@@ -26,6 +26,7 @@ class Metadata:
     stdout: str | None = None  # what the algorithm printed, if asked for and yours to see
     request_id: str = ""  # quote it when you ask about a call
     alerts: tuple[str, ...] = ()
+    num_items: int = 0  # of a stream: how many items came before its end
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,12 +191,14 @@ def _read_metadata(fields: Any, request_id: str) -> Metadata:
     if not isinstance(fields, dict):
         raise BadAnswer("the answer has no metadata; is this address a Serai?")
     duration, stdout, alerts = fields.get("duration"), fields.get("stdout"), fields.get("alerts")
+    num_items = fields.get("num_items")
     return Metadata(
         _text(fields.get("content_type")) or "json",
         float(duration) if isinstance(duration, int | float) else 0.0,
         stdout if isinstance(stdout, str) else None,
         _text(fields.get("request_id")) or request_id,
         tuple(map(_text, alerts)) if isinstance(alerts, list) else (),
+        num_items if isinstance(num_items, int) else 0,
     )
 
 

@@ -5,13 +5,18 @@ There only the standard library may be imported. The format is that of `serai.ip
 64-bit integers, floats, strings, arrays.
 """
 
+from __future__ import annotations
+
 import os
 import socket
 import struct
 from typing import Any
 
 # Message tags, as in serai.ipc.messages.
-CALL, RESULT, FAILURE, REFUSAL, READY, RUN, RAN, SHARE, SHARED = 2, 4, 5, 6, 9, 13, 14, 22, 23
+CALL, CANCEL, RESULT, FAILURE, REFUSAL, READY, RUN, RAN, SHARE, SHARED = 2, 3, 4, 5, 6, 9, 13, 14, 22, 23
+ITEM, MORE, PROGRESS, FORK, FORKED, ENDED, BOOTED = 24, 25, 26, 29, 30, 31, 35
+#: Items of a call that may be on their way, unacknowledged, and their bytes. As in serai.ipc.messages.
+WINDOW, WINDOW_BYTES = 16, 1 << 20
 
 #: Longest frame we accept. As in serai.ipc.frames.
 MAX_FRAME_BYTES = 80 * 1024 * 1024
@@ -125,12 +130,16 @@ def _array(data: bytes, at: int, length: int, depth: int) -> tuple[list[Any], in
     return items, at
 
 
+def frame_prefix(header: bytes, payload_bytes: int = 0) -> bytes:
+    return _PREFIX.pack(2 + len(header) + payload_bytes, len(header))
+
+
 def send_frame(sock: socket.socket, header: Any, *payload: bytes | memoryview) -> None:
     """Write one frame. Raises OSError when the other side has gone."""
     packed = pack_header(header)
-    length = 2 + len(packed) + sum(memoryview(part).nbytes for part in payload)
-    prefix = _PREFIX.pack(length, len(packed)) + packed
-    if length < 64 * 1024:
+    num_bytes = sum(memoryview(part).nbytes for part in payload)
+    prefix = frame_prefix(packed, num_bytes) + packed
+    if num_bytes < 64 * 1024:
         sock.sendall(b"".join((prefix, *payload)))
         return
     sock.sendall(prefix)

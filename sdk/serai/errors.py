@@ -23,6 +23,8 @@ Catch broadly (`SeraiError`) or narrowly (`RateLimited`). Standard library only:
 Every one can be made from its message alone, so that they cross between processes.
 """
 
+from __future__ import annotations
+
 __all__ = [
     "AlgorithmError",
     "ApiError",

@@ -11,6 +11,8 @@ The model itself lives in the pool, outside of the sandbox; arrays travel there 
 anything with a buffer (`array.array`, `memoryview`) where NumPy is not installed. Thread-safe.
 """
 
+from __future__ import annotations
+
 import contextlib
 import math
 import mmap
@@ -28,7 +30,7 @@ from serai._wire import FAILURE, RAN, REFUSAL, RUN, SHARE, SHARED, FrameReader, 
 __all__ = ["Model", "ModelError", "model"]
 
 #: Where a replica finds the pool.
-_SOCKET = "/run/serai/pool.sock"
+_SOCKET = "/run/serai/pool/pool.sock"
 #: Seconds to wait for a pool that is being restarted.
 _RECONNECT_S = 5.0
 #: Longest one run may wait and work, in seconds.

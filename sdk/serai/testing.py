@@ -11,7 +11,7 @@ import tarfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -55,9 +55,16 @@ def result_answer(result: Any, content_type: str = "json", **metadata: Any) -> A
     return json_answer({"result": result, "metadata": about})
 
 
+def events_answer(events: Iterable[tuple[str, Any]]) -> Answer:
+    """Server-sent events, each sent when it is produced: a name and what is sent as JSON."""
+    pieces = (b"event: %b\ndata: %b\n\n" % (name.encode(), json.dumps(value).encode()) for name, value in events)
+    return Answer(200, pieces, {"Content-Type": "text/event-stream; charset=utf-8", "X-Request-Id": "req-1"})
+
+
 class FakeMarket:
     """Algorithms `demo/echo` (its input), `demo/reverse` (bytes backwards), `demo/fail` and a few to list; publishing.
 
+    `demo/count` yields the numbers below its input. Whatever is called for events answers with them.
     `received` holds every request. With a `key`, others are refused.
     """
 
@@ -85,6 +92,10 @@ class FakeMarket:
 
     def _call(self, request: Received) -> Answer:
         name = "/".join(request.path.split("/")[3:5])
+        if request.headers.get("accept") == "text/event-stream":
+            return self._stream(name, request)
+        if name == "demo/count":
+            return result_answer(list(range(int(request.body))))
         kind = request.headers["content-type"].partition(";")[0]
         if name == "demo/fail":
             error = {"message": "cannot do that", "error_type": "InputError", "stacktrace": "File main.py, line 1"}
@@ -100,6 +111,15 @@ class FakeMarket:
         if kind == "application/json":
             return result_answer(json.loads(body), "json", **printed)
         return result_answer(base64.b64encode(body).decode(), "binary", **printed)
+
+    def _stream(self, name: str, request: Received) -> Answer:
+        if name == "demo/count":
+            return events_answer(_count(int(request.body)))
+        answer = self._call(replace(request, headers={**request.headers, "accept": "*/*"}))
+        if answer.status != 200 or not isinstance(answer.body, bytes):
+            return answer
+        told = json.loads(answer.body)
+        return events_answer([("error" if "error" in told else "result", told)])
 
     def _list(self, query: dict[str, str]) -> Answer:
         matching = [info for info in self.listing if query.get("q", "") in info["name"]]
@@ -122,6 +142,15 @@ class FakeMarket:
             yield json.dumps({"version": version}).encode() + b"\n"
         else:
             yield error_answer(422, "unprocessable", "algorithm.toml: missing").body + b"\n"  # pyright: ignore
+
+
+def _count(num_items: int) -> Iterator[tuple[str, Any]]:
+    yield "waiting", {"state": "queued", "position": 1, "estimate_s": 0.01}
+    for number in range(num_items):
+        yield "progress", {"fraction": number / num_items, "text": f"at {number}"}
+        yield "item", number
+    about = {"content_type": "void", "duration": 0.001, "request_id": "req-1", "num_items": num_items}
+    yield "result", {"result": None, "metadata": about}
 
 
 def _chunks(pieces: Iterable[bytes]) -> Iterator[bytes]:
@@ -147,7 +176,10 @@ def run_server(handler: Handler) -> Iterator[str]:
         timeout = 10  # a client that forgot to close must not keep a test from ending
 
         def handle_one_request(self) -> None:
-            self.raw_requestline = self.rfile.readline(65537)
+            try:
+                self.raw_requestline = self.rfile.readline(65537)
+            except ConnectionError:  # closed by a client that had not read all
+                self.raw_requestline = b""
             if not self.raw_requestline or not self.parse_request():
                 self.close_connection = True
                 return
@@ -168,8 +200,11 @@ def run_server(handler: Handler) -> Iterator[str]:
             for name, value in (*answer.headers.items(), length):
                 self.send_header(name, value)
             self.end_headers()
-            for piece in pieces:
-                self.wfile.write(piece)
+            try:
+                for piece in pieces:
+                    self.wfile.write(piece)
+            except ConnectionError:  # the client has left, as it may in mid-stream
+                self.close_connection = True
 
         def log_message(self, format: str, *args: object) -> None:
             """Silent."""

@@ -1,6 +1,16 @@
+import shutil
+from pathlib import Path
+
 import pytest
 
+from serai.box.cgroups import Cgroups
+from serai_gateway.build import box
+from serai_gateway.build.npm_testing import run_npm_index
 from serai_gateway.catalogue import ensure_operator, open_catalogue
+from serai_runner.sandbox import choose_sandbox
+from serai_runner.settings import Settings
+
+REPOSITORIES = Path(__file__).parent / "repositories"
 
 
 @pytest.fixture
@@ -42,3 +52,39 @@ def index(tmp_path, monkeypatch):
     }.items():
         monkeypatch.setenv(key, str(value))
     return folder
+
+
+@pytest.fixture(scope="session")
+def bubblewrap(tmp_path_factory):
+    """What boxes of builds are made with, whatever else this machine has."""
+    cgroups = Cgroups.detect("serai-build-test")
+    sandbox, warning = choose_sandbox(Settings(tmp_path_factory.mktemp("boxes"), sandbox="bubblewrap"), cgroups)
+    yield sandbox, cgroups, warning
+    cgroups.close()
+
+
+@pytest.fixture
+def boxes(bubblewrap, monkeypatch):
+    """Builds run in bubblewrap."""
+    monkeypatch.setattr(box, "_choose", lambda home: bubblewrap)
+
+
+@pytest.fixture
+def npm_index(monkeypatch, tmp_path):
+    """The only package index that npm sees."""
+    if shutil.which("npm", path="/usr/local/bin:/usr/bin:/bin") is None:
+        pytest.skip("needs Node.js and npm")
+    monkeypatch.setenv("HOME", str(tmp_path / "nobody"))
+    with run_npm_index() as index:
+        monkeypatch.setenv("npm_config_registry", index.address)
+        yield index
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """Copies of the test repositories, by name."""
+
+    def copy(name: str) -> Path:
+        return shutil.copytree(REPOSITORIES / name, tmp_path / "repositories" / name)
+
+    return copy

@@ -10,15 +10,19 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+import serai
 from serai_gateway.build.environment import ensure_environment, environment_key
 from serai_gateway.build.errors import BuildError, FetchFailed, InvalidRequirements
 from serai_gateway.build.sweep import sweep
 from serai_gateway.build.testing import die_at, write_wheel
+from serai_runner import pythons
+
+OTHERS = [version for version in pythons.installed() if version != pythons.OURS and version not in ("3.9", "3.10")]
 
 
-def install(home, text):
+def install(home, text, **options):
     lines = []
-    return ensure_environment(text, home, lines.append), lines
+    return ensure_environment(text, home, lines.append, **options), lines
 
 
 def left_overs(home):
@@ -145,3 +149,74 @@ def test_an_installation_that_is_killed_is_swept_and_done_again(home, index, cat
     key, _ = install(home, "greet")
     assert (home / "environments" / key / "greet.py").is_file()
     assert seen_left_overs
+
+
+@pytest.mark.parametrize("python", pythons.installed())
+def test_an_environment_is_for_one_python(home, index, python):
+    write_wheel(index, "greet", "1.0", {"greet.py": b"import sys\ndef where(): return sys.version_info[:2]\n"})
+    key, _ = install(home, "greet", python=python)
+    (bytecode,) = (home / "environments" / key).rglob("greet.*.pyc")
+    assert bytecode.name == f"greet.cpython-{python.replace('.', '')}.pyc"
+    code = f"import sys; sys.path.insert(0, {str(home / 'environments' / key)!r}); import greet; print(greet.where())"
+    words = [pythons.find(python).executable, "-I", "-S", "-c", code]
+    said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert said.strip() == f"({python.replace('.', ', ')})"
+    assert (key == install(home, "greet")[0]) == (python == pythons.OURS)
+
+
+def test_packages_are_chosen_for_the_python_that_is_asked_for(home, index):
+    if not OTHERS:
+        pytest.skip("needs a second Python")
+    tag = f"cp{OTHERS[-1].replace('.', '')}"
+    wheel = write_wheel(index, "native", "1.0", {"native.py": b""})
+    wheel.rename(index / f"native-1.0-{tag}-none-any.whl")
+    assert install(home, "native", python=OTHERS[-1])[0]
+    with pytest.raises(BuildError, match="cannot be installed"):
+        install(home, "native")
+
+
+def test_a_python_that_is_not_installed_is_refused_with_those_that_are(home):
+    with pytest.raises(pythons.UnknownPython, match=f"Python 3.99 is not installed on this server.*{pythons.OURS}"):
+        install(home, "greet", python="3.99")
+
+
+@pytest.fixture
+def sdk_packages(index):
+    """What the client needs, at versions that it takes."""
+    for name, version in (("httpx2", "2.99"), ("msgspec", "0.21.99")):
+        write_wheel(index, name, version, {f"{name}.py": b""})
+
+
+def packages(home, key):
+    return sorted(path.name for path in (home / "environments" / key).glob("*.py"))
+
+
+@pytest.mark.usefixtures("sdk_packages")
+def test_the_client_brings_its_own_packages(home, index):
+    write_wheel(index, "serai", "99.0", {"evil.py": b""})
+    write_wheel(index, "greet", "1.0", {"greet.py": b""})
+    key, _ = install(home, "greet", with_sdk=True)
+    assert packages(home, key) == ["greet.py", "httpx2.py", "msgspec.py"]
+    for line in ("serai", "Serai >= 0.1", "serai[server]", f"serai=={serai.__version__}"):
+        assert install(home, f"greet\n{line}")[0] == key, line
+    alone, _ = install(home, "", with_sdk=True)
+    assert packages(home, alone) == ["httpx2.py", "msgspec.py"]
+    plain, _ = install(home, "greet")
+    assert packages(home, plain) == ["greet.py"]
+
+
+def test_another_client_than_this_servers_is_refused(home):
+    with pytest.raises(InvalidRequirements, match=r'"serai==99": this server has serai .*; write serai alone'):
+        install(home, "serai==99")
+
+
+def test_a_python_that_is_too_old_for_the_client(home, index):
+    old = [version for version in pythons.installed() if version in ("3.9", "3.10")]
+    if not old:
+        pytest.skip("needs an old Python")
+    write_wheel(index, "greet", "1.0", {"greet.py": b""})
+    with pytest.raises(InvalidRequirements, match=f"serai needs Python >=3.11 and this is for {old[0]}"):
+        install(home, "greet\nserai", python=old[0])
+    key, lines = install(home, "greet", python=old[0], with_sdk=True)
+    assert packages(home, key) == ["greet.py"]
+    assert any(line.startswith("WARNING: serai.client() needs Python >=3.11") for line in lines)

@@ -33,6 +33,11 @@ sha256 = "{DIGEST.upper()}"
 timeout = "30s"
 memory = "1.5GiB"
 concurrency = 4
+cpus = 0.5
+[scaling]
+min = 1
+max = 4
+idle = "10m"
 [permissions]
 network = true
 [sample]
@@ -53,6 +58,10 @@ input = {{ image = "x", sizes = [1, 2.5, true] }}
         timeout_s=30.0,
         memory_bytes=3 << 29,
         concurrency=4,
+        cpus=0.5,
+        min_replicas=1,
+        max_replicas=4,
+        idle_s=600.0,
         permissions=Permissions(network=True),
         sample=manifest.sample,
     )
@@ -66,6 +75,36 @@ def test_a_small_manifest_has_the_defaults_of_the_platform():
     assert (manifest.timeout_s, manifest.memory_bytes, manifest.concurrency) == (300.0, 1 << 30, 1)
     assert (manifest.name, manifest.entry) == ("Re-Sample", "Re_Sample")
     assert manifest.permissions == Permissions(network=False, calls=False)
+    assert (manifest.cpus, manifest.min_replicas, manifest.max_replicas, manifest.idle_s) == (1.0, 0, 0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("language", "expected"),
+    [
+        ("python", ("python", "python", "", "classify")),
+        ("python3", ("python", "python", "", "classify")),
+        ("Python3.12", ("python", "python", "3.12", "classify")),
+        ("javascript", ("algorithmia", "javascript", "", "classify")),
+        ("node", ("algorithmia", "javascript", "", "classify")),
+        ("pipe", ("algorithmia", "pipe", "", "")),
+    ],
+)
+def test_languages(language, expected):
+    manifest = parse_manifest(PYTHON.replace('"python"', f'"{language}"'))
+    assert (manifest.kind, manifest.language, manifest.python, manifest.entry) == expected
+
+
+def test_a_file_of_javascript_may_have_a_hyphen_in_its_name():
+    text = PYTHON.replace("classify", "my-slug").replace('"python"', '"javascript"')
+    assert parse_manifest(text).entry == "my-slug"
+    with pytest.raises(InvalidManifest, match="is not the name of a module under src/"):
+        parse_manifest(text + 'entry = "../my-slug"\n')
+
+
+def test_a_manifest_of_an_older_version_has_the_defaults_of_what_came_later():
+    stored = {"owner": "a", "name": "b", "kind": "python", "language": "python", "timeout_s": 3.0}
+    manifest = msgspec.convert(stored, Manifest)
+    assert (manifest.python, manifest.cpus, manifest.min_replicas, manifest.max_replicas) == ("", 1.0, 0, 0)
 
 
 def test_without_a_language_it_is_only_its_models():
@@ -123,6 +162,24 @@ REFUSED = {
     PYTHON + "[limits]\ntimeout = nan": "limits.timeout: nan s is not between",
     PYTHON + "[limits]\nconcurrency = 0": "limits.concurrency: 0 is not between 1 and 256",
     PYTHON + "[limits]\nconcurrency = true": "limits.concurrency: must be a whole number, not true or false",
+    PYTHON.replace(
+        "python", "python2"
+    ): '"python2" cannot run here; write "python", "python3.12", "javascript", or "pipe"',
+    PYTHON.replace("python", "python3.12.1"): '"python3.12.1" cannot run here',
+    PYTHON.replace("python", "pipe") + 'entry = "x"': "algorithm.entry: is not for this language: bin/pipe is what",
+    PYTHON + "[limits]\ncpus = 0": "limits.cpus: 0 is not between 0.1 and",
+    PYTHON + "[limits]\ncpus = 1e9": "what this server has",
+    PYTHON + "[limits]\ncpus = nan": "limits.cpus: nan is not between",
+    PYTHON + '[limits]\ncpus = "2"': "limits.cpus: must be a number, not text in quotes",
+    PYTHON + "[scaling]\nmin = 5": "scaling.min: 5 is not between 0 and 4",
+    PYTHON + "[scaling]\nmin = -1": "scaling.min: -1 is not between 0 and 4",
+    PYTHON + "[scaling]\nmax = 0": "scaling.max: 0 is not between 1 and 64",
+    PYTHON + "[scaling]\nmax = 65": "scaling.max: 65 is not between 1 and 64",
+    PYTHON + "[scaling]\nmin = 3\nmax = 2": "scaling.min: 3 is more than scaling.max, 2",
+    PYTHON + '[scaling]\nidle = "2h"': "scaling.idle: 7200 s is not between 1 s and 3600 s; min = 1 keeps a replica",
+    PYTHON + "[scaling]\nidle = 0.5": "scaling.idle: 0.5 s is not between",
+    PYTHON + '[scaling]\nidle = "long"': 'scaling.idle: "long" is not a duration',
+    PYTHON + "[scaling]\nminimum = 1": "scaling.minimum: unknown key; did you mean min?",
     PYTHON + "[permissions]\nnetwork = 1": "permissions.network: must be true or false, not a whole number",
     PYTHON + "[models]\nx = 1": "models.x: is a section",
     PYTHON + "[models.x]\n": 'models.x: needs one of file = "models/x.onnx" and wheel = "name==version"',
@@ -201,6 +258,36 @@ def repository(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("language", "python"),
+    [("python3", ""), ("python3-1", ""), ("python38", "3.8"), ("python3.9", "3.9"), ("python-3.10", "3.10"),
+     ("python310-gpu", "3.10"), ("python311", "3.11"), ("anaconda3", ""), ("anaconda3 python", ""), ("python", "")],
+)  # fmt: skip
+def test_a_conf_may_name_a_version_of_python(repository, language, python):
+    manifest = parse_conf(conf(language=language), repository)
+    assert (manifest.language, manifest.python) == ("python", python)
+
+
+@pytest.mark.parametrize("language", ["javascript", "node", "nodejs", "node-16", "javascript_gpu", "Node.js"])
+def test_javascript_repositories_are_taken(tmp_path, language):
+    repository = write_tree(tmp_path, {"src/Hello.js": "", "src/Hello.py": ""})
+    manifest = parse_conf(conf(language=language), repository)
+    assert (manifest.kind, manifest.language, manifest.entry) == ("algorithmia", "javascript", "Hello")
+    assert manifest.permissions == Permissions(network=False, calls=True)
+
+
+@pytest.mark.parametrize("program", ["bin/pipe", "bin/build"])
+@pytest.mark.parametrize("language", ["rust", "java11", "c", "csharp-dotnet-core2", "R", "go"])
+def test_any_other_language_is_taken_with_its_own_pipe(tmp_path, language, program):
+    manifest = parse_conf(conf(language=language), write_tree(tmp_path, {program: ""}))
+    assert (manifest.kind, manifest.language, manifest.entry) == ("algorithmia", language.lower(), "")
+
+
+def test_a_repository_with_its_own_pipe_needs_no_file_of_the_algorithms_name(tmp_path):
+    repository = write_tree(tmp_path, {"bin/pipe": "", "src/main.py": ""})
+    assert parse_conf(conf(), repository).language == "python"
+
+
+@pytest.mark.parametrize(
     "language", ["python3", "python3-1", "python38", "python-3.7", "Python3_gpu", "anaconda3", "python"]
 )
 def test_python_repositories_of_algorithmia_are_taken(repository, language):
@@ -220,8 +307,9 @@ def test_the_misspelt_key_and_the_newer_layout_are_understood(tmp_path):
         (conf(language="python2"), "algorithmia.conf: language: \"python2\" is Python 2"),
         (conf(language="python27-gpu"), "is Python 2"),
         (conf(language="anaconda2"), "is Python 2"),
-        (conf(language="javascript"), '"javascript" cannot run here'),
-        (conf(language="java11"), "cannot run here"),
+        (conf(language="javascript"), "algoname: there is no src/Hello.js and no src/Algorithm.js"),
+        (conf(language="java11"), '"java11" needs bin/pipe in the repository'),
+        (conf(language="java\n11"), "is not the name of a language"),
         (conf(language=None), "language: is missing"),
         (conf(username="../x"), "username: '../x' is not a valid name"),
         (conf(algoname=3), "algoname: is missing or not text"),
@@ -230,7 +318,7 @@ def test_the_misspelt_key_and_the_newer_layout_are_understood(tmp_path):
         ("{", "is not JSON"),
         ("[" * 100_000, "is not JSON"),
     ],
-    ids=range(12),
+    ids=range(13),
 )  # fmt: skip
 def test_a_conf_is_refused_with_a_reason(repository, text, message):
     with pytest.raises(InvalidManifest, match=r"^algorithmia\.conf: ") as error:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from serai.ipc.messages import Command, Commanded, Infer, Inferred, ModelSpec, Refusal, TensorSpec, VersionSpec, Written
 from serai_gateway.api.v2.testing.fake_pool import FakePool, give_back
-from serai_gateway.dispatch import InferAnswer, Route
 from serai_gateway.pending import Pending
+from serai_gateway.route import InferAnswer, Route
 
 
 def version(name: str, num_inputs: int = 1) -> VersionSpec:

@@ -1,5 +1,6 @@
 """What code in a worker's box sees and may do; and that the box goes when we go."""
 
+import contextlib
 import json
 import os
 import select
@@ -58,6 +59,8 @@ tried("first environment", lambda: open("/proc/1/environ").read())
 tried("processes", lambda: sorted(int(name) for name in os.listdir("/proc") if name.isdigit()))
 tried("me", lambda: [os.getpid(), os.getppid(), os.getuid(), os.getgid()])
 tried("capabilities", lambda: status("CapEff"))
+tried("filters", lambda: [status("Seccomp:"), status("NoNewPrivs:")])
+tried("first command line", lambda: open("/proc/1/cmdline").read())
 tried("folder", lambda: [os.getcwd(), os.listdir(".")])
 tried("write here", lambda: write("file"))
 tried("write root", lambda: write("/file"))
@@ -79,6 +82,18 @@ print(json.dumps(seen))
 """
 
 
+@contextlib.contextmanager
+def in_box(command: list[str], tmp_bytes: int = _TMP_BYTES, pass_fds: tuple[int, ...] = (), **how):
+    """The command line, and the keywords for Popen, that start `command` in a box."""
+    filter_fd = sandbox.open_filter()
+    assert filter_fd is not None
+    try:
+        words = sandbox.enclose(command, tmp_bytes=tmp_bytes, seccomp_fd=filter_fd, **how)
+        yield words, {"pass_fds": (*pass_fds, filter_fd), "start_new_session": True}
+    finally:
+        os.close(filter_fd)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("outside")
@@ -98,15 +113,15 @@ def seen(folder):
         reading, writing = os.pipe()
         os.write(writing, b"hello")
         code = [sys.executable, "-I", "-B", "-c", _LOOK, str(reading), str(listener.getsockname()[1]), str(folder)]
-        command = sandbox.enclose(
+        secret = os.environ | {"AWS_SECRET_ACCESS_KEY": "secret"}
+        with in_box(
             code,
+            pass_fds=(reading,),
             read_only=((folder / "listed", "/listed"),),
             writable=((folder / "writable", "/writable"),),
-            tmp_bytes=_TMP_BYTES,
             variables={"GIVEN": "yes"},
-        )
-        secret = os.environ | {"AWS_SECRET_ACCESS_KEY": "secret"}
-        done = subprocess.run(command, env=secret, pass_fds=(reading,), capture_output=True, timeout=_WAIT_S)
+        ) as (command, how):
+            done = subprocess.run(command, env=secret, capture_output=True, timeout=_WAIT_S, **how)
         os.close(reading)
         os.close(writing)
     assert done.returncode == 0, done.stderr.decode()
@@ -122,13 +137,14 @@ def test_nothing_of_our_environment_is_inside_only_what_is_given(seen):
     assert set(seen["environment"]) <= {"PATH", "HOME", "TMPDIR", "LANG", "PWD", "ORT_DISABLE_TELEMETRY", "GIVEN"}
     assert seen["environment"]["GIVEN"] == "yes"
     assert seen["environment"]["ORT_DISABLE_TELEMETRY"] == "1"
-    assert "secret" not in seen["first environment"]
+    assert seen["first environment"] == seen["first command line"] == "FileNotFoundError 2"
 
 
 def test_it_is_alone_and_nobody(seen):
     assert seen["processes"] == [1, 2]
     assert seen["me"] == [2, sandbox.PARENT_INSIDE, 65534, 65534]
     assert int(seen["capabilities"], 16) == 0
+    assert seen["filters"] == ["2", "1"]
     assert seen["new user namespace"] == "too old" or "Error" in seen["new user namespace"]
 
 
@@ -163,8 +179,8 @@ def test_nothing_else_of_the_machine_is_there(seen):
 
 
 def _started(code: str) -> subprocess.Popen[bytes]:
-    command = sandbox.enclose([sys.executable, "-I", "-S", "-B", "-c", code], tmp_bytes=_TMP_BYTES)
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
+    with in_box([sys.executable, "-I", "-S", "-B", "-c", code]) as (command, how):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, **how)
     assert process.stdout
     assert select.select([process.stdout], [], [], _WAIT_S)[0], "it has not started"
     assert process.stdout.read(2) == b"up"
@@ -190,12 +206,10 @@ def test_the_command_has_a_pid_out_here_and_all_goes_when_the_box_is_killed():
 
 def test_a_box_that_is_killed_while_it_is_being_set_up_leaves_nothing():
     reading, writing = os.pipe()  # every process of a box holds the writing end
-    command = sandbox.enclose([sys.executable, "-I", "-S", "-B", "-c", _SLEEPER], tmp_bytes=_TMP_BYTES)
     random = Random(0)
     for _ in range(40):
-        process = subprocess.Popen(
-            command, pass_fds=(writing,), env={}, stdout=subprocess.DEVNULL, start_new_session=True
-        )
+        with in_box([sys.executable, "-I", "-S", "-B", "-c", _SLEEPER], pass_fds=(writing,)) as (command, how):
+            process = subprocess.Popen(command, env={}, stdout=subprocess.DEVNULL, **how)
         threading.Event().wait(random.uniform(0.0005, 0.04))  # at any moment of its set-up
         sandbox.kill(process.pid)
         process.wait()
@@ -216,8 +230,10 @@ def test_the_box_goes_with_whoever_made_it():
     code = f"""
 import subprocess, sys, os, signal
 from serai_gpu_pool.device import sandbox
-command = sandbox.enclose([sys.executable, "-I", "-S", "-B", "-c", {_SLEEPER!r}], tmp_bytes={_TMP_BYTES})
-process = subprocess.Popen(command, stdout=subprocess.PIPE)
+fd = sandbox.open_filter()
+command = [sys.executable, "-I", "-S", "-B", "-c", {_SLEEPER!r}]
+command = sandbox.enclose(command, tmp_bytes={_TMP_BYTES}, seccomp_fd=fd)
+process = subprocess.Popen(command, stdout=subprocess.PIPE, pass_fds=(fd,))
 process.stdout.read(2)
 print(sandbox.inner_pid(process.pid), flush=True)
 signal.pause()
@@ -233,10 +249,9 @@ signal.pause()
 
 
 def test_a_gpu_box_shows_the_devices_that_there_are():
-    command = sandbox.enclose(
-        [sys.executable, "-I", "-S", "-B", "-c", "import os; print(*os.listdir('/dev'))"], tmp_bytes=1 << 20, gpu=True
-    )
-    done = subprocess.run(command, capture_output=True, timeout=_WAIT_S, check=True)
+    look = [sys.executable, "-I", "-S", "-B", "-c", "import os; print(*os.listdir('/dev'))"]
+    with in_box(look, gpu=True) as (command, how):
+        done = subprocess.run(command, capture_output=True, timeout=_WAIT_S, check=True, **how)
     shown = {name for name in done.stdout.decode().split() if name.startswith("nvidia")}
     assert shown == {path.name for path in Path("/dev").glob("nvidia*")}
 

@@ -4,11 +4,13 @@ import asyncio
 import json
 import os
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from serai.box.cgroups import Cgroups
 from serai.ipc.messages import ModelSpec
 from serai_gpu_pool.arena import Arena
 from serai_gpu_pool.core import Batch, Ticket
@@ -51,8 +53,15 @@ def make(kind: str, folder, arena: Arena | None = None) -> Any:
         return FakeWorkers()
     (folder / "prepared").mkdir(exist_ok=True)
     budget = 64 << 20
+    cgroups = Cgroups.detect("serai-pool-test") if kind == "boxed" else None
     return WorkerProcesses(
-        folder / "w", folder / "prepared", 1, lambda _: budget, arena or Arena(1 << 20), kind == "boxed"
+        folder / "w",
+        folder / "prepared",
+        1,
+        lambda _: budget,
+        arena or Arena(1 << 20),
+        kind == "boxed",
+        cgroups=cgroups,
     )
 
 
@@ -306,3 +315,21 @@ def test_a_worker_that_cannot_start_is_reported_and_can_be_tried_again(tmp_path,
             await workers.stop()
 
     asyncio.run(run())
+
+
+@pytest.mark.needs_bubblewrap
+def test_all_of_a_worker_is_in_a_control_group_that_goes_with_it(tmp_path):
+    if not Cgroups.detect("serai-pool-test").limits_memory:
+        pytest.skip("no control group for memory can be created here")
+    groups: set[str] = set()
+
+    async def scenario(here):
+        outer = here.workers.pid(SHARED)
+        inner = sandbox.inner_pid(outer)
+        for pid in (outer, inner):
+            lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+            groups.update(line.partition(":")[2] for line in lines if "/serai-pool-test-" in line)
+
+    live(scenario, "boxed", tmp_path)
+    assert groups and {group.rpartition("/")[2] for group in groups} == {"0"}, "of each controller the same for both"
+    assert not list(Path("/sys/fs/cgroup").glob(f"**/serai-pool-test-{os.getpid()}*"))

@@ -11,8 +11,6 @@ import pytest
 from serai.ipc.messages import Drain, Failure, Limits, Refusal, Result, Unknown
 from serai_runner.testing import Answer, HostProcess, is_alive, python_version, run_host, write_algorithm
 
-pytestmark = pytest.mark.needs_bubblewrap
-
 KEY = "acme/demo@1"
 
 SOURCE = """
@@ -67,7 +65,7 @@ def fork():
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
+def home(tmp_path_factory, sandbox) -> Path:
     return tmp_path_factory.mktemp("serai")
 
 
@@ -77,8 +75,8 @@ def code(home: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def host(home: Path, code: str):
-    with run_host(home, "--sandbox", "bubblewrap", "--max-replicas", "1") as host:
+def host(home: Path, code: str, sandbox: tuple[str, ...]):
+    with run_host(home, *sandbox, "--max-replicas", "1") as host:
         yield host
 
 
@@ -237,10 +235,10 @@ def test_calls_behind_a_crash_are_run_by_another_replica(caller):
 
 def test_an_endless_loop_ends_at_its_deadline_and_its_process_with_it(host, caller):
     before = json.loads(run(caller, "pid").result)
-    pids = host.replica_pids()
+    pid = host.replica_pid()
     answer = refusal(run(caller, "loop", timeout_s=0.3))
     assert answer.code == "deadline" and not answer.retriable
-    host.wait_for(lambda: not any(map(is_alive, pids)), "the old replica is gone")
+    host.wait_for(lambda: not is_alive(pid), "the old replica is gone")
     assert json.loads(run(caller, "pid").result)[1] == before[1] == 1
 
 
@@ -256,7 +254,7 @@ def test_a_replica_killed_from_outside_under_load_loses_only_the_call_in_it(host
     run(caller, "value", "1")
     calls = [caller.start_call(KEY, b'["sleep", 0.01]') for _ in range(20)]
     caller.wait(calls[0])
-    os.kill(host.replica_pids()[0], signal.SIGKILL)
+    os.kill(host.replica_pid(), signal.SIGKILL)
     answers = [caller.wait(call_id) for call_id in calls[1:]]
     crashed = [answer for answer in answers if isinstance(answer.message, Refusal)]
     assert len(crashed) <= 1 and all(refusal(answer).code == "crashed" for answer in crashed)
@@ -370,8 +368,8 @@ def test_a_gateway_that_sends_nonsense_loses_its_connection_and_nobody_else_does
     assert run(caller, "value", "[4]").result == b"[4]"
 
 
-def test_draining_finishes_what_runs_refuses_what_comes_and_leaves_nothing(tmp_path, code):
-    with run_host(tmp_path / "home", "--sandbox", "bubblewrap") as host:
+def test_draining_finishes_what_runs_refuses_what_comes_and_leaves_nothing(tmp_path, code, sandbox):
+    with run_host(tmp_path / "home", *sandbox) as host:
         caller = host.connect()
         caller.define(python_version(code))
         run(caller, "value", "1")
@@ -385,8 +383,8 @@ def test_draining_finishes_what_runs_refuses_what_comes_and_leaves_nothing(tmp_p
         assert not any(map(is_alive, pids))
 
 
-def test_sigterm_drains_with_exit_code_zero(tmp_path, code):
-    with run_host(tmp_path / "home", "--sandbox", "bubblewrap") as host:
+def test_sigterm_drains_with_exit_code_zero(tmp_path, code, sandbox):
+    with run_host(tmp_path / "home", *sandbox) as host:
         caller = host.connect()
         caller.define(python_version(code))
         running = caller.start_call(KEY, b'["sleep", 0.2]')
@@ -395,9 +393,12 @@ def test_sigterm_drains_with_exit_code_zero(tmp_path, code):
         assert caller.wait(running).result == b"slept"
 
 
-@pytest.mark.parametrize("sandbox", ["bubblewrap", "none"])
+def test_kill_9_of_the_host_leaves_no_process_behind_without_a_sandbox(tmp_path, code):
+    test_kill_9_of_the_host_leaves_no_process_behind(tmp_path, code, ("--sandbox", "none"))
+
+
 def test_kill_9_of_the_host_leaves_no_process_behind(tmp_path, code, sandbox):
-    with run_host(tmp_path / "home", "--sandbox", sandbox) as host:
+    with run_host(tmp_path / "home", *sandbox) as host:
         caller = host.connect()
         for number in range(3):
             caller.define(python_version(code, key=f"v{number}"))
@@ -410,14 +411,14 @@ def test_kill_9_of_the_host_leaves_no_process_behind(tmp_path, code, sandbox):
         host.wait_for(lambda: not any(map(is_alive, pids)), "every replica has ended")
 
 
-def test_control_groups_are_removed_with_their_replicas(tmp_path, code):
-    with run_host(tmp_path / "home", "--sandbox", "bubblewrap") as host:
+def test_control_groups_are_removed_with_their_replicas(tmp_path, code, sandbox):
+    with run_host(tmp_path / "home", *sandbox) as host:
         caller = host.connect()
         caller.define(python_version(code))
         run(caller, "value", "1")
         host.terminate()
 
         def leftovers() -> list[Path]:
-            return [path for path in Path("/sys/fs/cgroup").glob(f"*/**/serai-{host.pid}-*") if path.is_dir()]
+            return [path for path in Path("/sys/fs/cgroup").glob(f"*/**/serai-{host.pid}*") if path.is_dir()]
 
         assert leftovers() == []

@@ -4,9 +4,23 @@ from pathlib import Path
 
 import pytest
 
-from serai.ipc.messages import Call, Failure, Limits, Ready, Refusal, Result
+from serai.ipc.messages import (
+    WINDOW,
+    Call,
+    Cancel,
+    Failure,
+    Item,
+    Limits,
+    More,
+    Progress,
+    Ready,
+    Refusal,
+    Result,
+    Scaling,
+    Waiting,
+)
 from serai_runner.calls import Ending, PendingCall, ReplicaState
-from serai_runner.scheduler import MAX_STRAYS, Scheduler
+from serai_runner.scheduler import CANCEL_GRACE_S, GHOST_GRACE_S, MAX_STRAYS, Scheduler
 from serai_runner.settings import Settings
 from serai_runner.testing import RecordedEffects, python_version
 from serai_runner.version import VersionState
@@ -20,7 +34,7 @@ class Bench:
     def __init__(self, **settings) -> None:
         self.now = 100.0
         self.effects = RecordedEffects()
-        self.scheduler = Scheduler(self.effects, Settings(Path("/home"), **{"max_replicas": 2, **settings}))
+        self.scheduler = Scheduler(self.effects, Settings(Path("/home"), **{"replicas": 2, **settings}))
         self.version = self.define("v")
         self.num_calls = 0
 
@@ -28,15 +42,18 @@ class Bench:
         return self.scheduler.define(python_version("/code", key=key, limits=Limits(**limits)))
 
     def call(self, version: VersionState | None = None, payer: str = "a", timeout_s: float = 30.0,
-             payload: bytes = b"") -> PendingCall:  # fmt: skip
+             payload: bytes = b"", **more) -> PendingCall:  # fmt: skip
         self.num_calls += 1
-        call = Call(self.num_calls, "v", "json", self.now + timeout_s, "req", payer)
+        call = Call(self.num_calls, "v", "json", self.now + timeout_s, "req", payer, **more)
         return self.scheduler.on_call(None, call, payload, version or self.version, self.now)
 
     def ready(self, replica: ReplicaState | None = None, error: str = "") -> ReplicaState:
         replica = replica or self.effects.started[-1]
         self.scheduler.on_ready(replica, Ready(error, "trace" if error else ""), self.now)
         return replica
+
+    def cancel(self, call: PendingCall) -> None:
+        self.scheduler.on_cancel(call, self.now)
 
     def reply(self, call: PendingCall) -> None:
         assert call.replica is not None
@@ -96,7 +113,7 @@ def test_a_second_replica_starts_when_calls_wait_long_and_no_third_past_the_limi
 
 
 def test_short_calls_are_sent_ahead_and_long_ones_are_not():
-    bench = Bench(max_replicas=1)
+    bench = Bench(replicas=1)
     bench.call()
     replica = bench.ready()
     bench.reply(bench.effects.sent[0][1])
@@ -149,7 +166,7 @@ def test_one_owners_long_calls_leave_places_for_others():
 
 
 def test_large_inputs_are_not_sent_ahead():
-    bench = Bench(max_replicas=1)
+    bench = Bench(replicas=1)
     bench.call()
     replica = bench.ready()
     bench.reply(bench.effects.sent[0][1])
@@ -263,10 +280,10 @@ def test_a_replica_that_ends_by_itself_after_loading_is_not_restarted_without_pa
     bench.reply(bench.effects.sent[0][1])
     bench.exit(replica)  # it has worked: the next may start at once
     bench.call()
-    bench.scheduler.on_cancel(bench.call())
+    bench.cancel(bench.call())
     assert len(bench.effects.started) == 2
     for call in [pending for pending in bench.version.queue]:
-        bench.scheduler.on_cancel(call)
+        bench.cancel(call)
     bench.exit(bench.ready(), Ending("exit code 0"))
     answer = bench.answer_of(bench.call())
     assert isinstance(answer, Failure) and "right after loading" in answer.message
@@ -308,7 +325,7 @@ def test_in_a_full_queue_a_small_payer_takes_a_place_of_the_greedy_one():
 
 
 def test_a_call_that_cannot_meet_its_deadline_is_refused_early():
-    bench = Bench(max_replicas=1)
+    bench = Bench(replicas=1)
     bench.call()
     bench.ready()
     bench.now += 2
@@ -375,21 +392,197 @@ def test_a_cancelled_call_is_not_run_and_one_that_runs_is_not_answered():
     bench = Bench()
     running, waiting = bench.call(), bench.call()
     bench.ready()
-    bench.scheduler.on_cancel(waiting)
-    bench.scheduler.on_cancel(running)
+    bench.cancel(waiting)
+    bench.cancel(running)
     bench.reply(running)
     assert not bench.effects.replies and len(bench.effects.sent) == 1
 
 
-def test_a_cancelled_call_that_never_ends_is_killed_at_its_deadline():
+def test_a_cancelled_call_that_goes_on_is_killed_long_before_its_deadline():
     bench = Bench()
-    call = bench.call(timeout_s=2)
+    call = bench.call(timeout_s=200)
     replica = bench.ready()
-    bench.scheduler.on_cancel(call)
-    bench.advance(1.9)
+    bench.cancel(call)
+    assert bench.effects.told_replicas == [(replica, Cancel(call.serial))]
+    bench.advance(CANCEL_GRACE_S)
     assert not bench.effects.killed
-    bench.advance(0.3)
+    bench.advance(GHOST_GRACE_S + 0.01)
     assert bench.effects.killed == [replica] and not bench.effects.replies
+    assert replica.doom == "cancelled"
+
+
+def test_a_cancelled_call_beside_others_is_asked_to_stop_and_the_others_go_on():
+    bench = Bench()
+    version = bench.define("many", concurrency=2)
+    leaving, staying = bench.call(version, timeout_s=9), bench.call(version, timeout_s=20)
+    replica = bench.ready()
+    bench.cancel(leaving)
+    bench.advance(5)
+    assert not bench.effects.killed
+    bench.reply(staying)
+    bench.advance(5)
+    assert bench.effects.killed == [replica], "at the deadline of the one that left"
+
+
+def test_items_go_to_a_caller_who_wants_them_and_no_more_than_a_window():
+    bench = Bench()
+    call = bench.call(wants_items=True)
+    replica = bench.ready()
+    told = bench.effects.told_callers
+    assert [type(message) for _, message, _ in told] == [Waiting]
+    for _ in range(WINDOW):
+        bench.scheduler.on_item(replica, Item(call.serial, "json"), b"1")
+    bench.scheduler.on_item(replica, Progress(call.serial, 0.5, "half"), b"")
+    assert len(told) == 1 + WINDOW + 1 and not bench.effects.killed
+    bench.scheduler.on_more(call, 3)
+    assert bench.effects.told_replicas == [(replica, More(call.serial, 3))]
+    for _ in range(3):
+        bench.scheduler.on_item(replica, Item(call.serial, "json"), b"1")
+    bench.scheduler.on_more(call, WINDOW + 100)
+    assert bench.effects.told_replicas[-1] == (replica, More(call.serial, WINDOW)), "no more than were sent"
+    bench.reply(call)
+    bench.scheduler.on_item(replica, Item(call.serial, "json"), b"late")
+    assert told[-1][2] != b"late"
+
+
+def test_a_replica_that_sends_items_without_asking_is_ended():
+    bench = Bench()
+    call = bench.call(wants_items=True)
+    replica = bench.ready()
+    for _ in range(WINDOW + 1):
+        bench.scheduler.on_item(replica, Item(call.serial, "json"), b"1")
+    assert replica.doom == "protocol"
+
+
+def test_items_for_a_caller_who_wants_none_are_strays():
+    bench = Bench()
+    call = bench.call()
+    replica = bench.ready()
+    for _ in range(MAX_STRAYS + 1):
+        bench.scheduler.on_item(replica, Item(call.serial, "json"), b"1")
+    assert replica.doom == "protocol" and not bench.effects.told_callers
+
+
+def test_a_caller_who_streams_hears_why_it_waits_until_it_is_served():
+    bench = Bench()
+    bench.version.start_s = 4.0
+    first, second = bench.call(wants_items=True), bench.call(wants_items=True)
+    heard = [(call, message) for call, message, _ in bench.effects.told_callers]
+    assert heard == [
+        (first, Waiting(first.call.id, "starting", 0, 4.0)), (second, Waiting(second.call.id, "starting", 1, 4.0))
+    ]  # fmt: skip
+    bench.advance(1.5)
+    assert [call for call, _, _ in bench.effects.told_callers] == [first, second, first, second]
+    bench.ready()
+    bench.advance(1.5)
+    assert [call for call, _, _ in bench.effects.told_callers][4:] == [second, second]
+
+
+def test_kept_versions_have_their_replicas_without_calls_and_keep_them_when_idle():
+    bench = Bench(idle_s=10.0)
+    version = bench.scheduler.define(python_version("/code", key="kept", scaling=Scaling(min_replicas=2)))
+    bench.scheduler.on_keep(["kept", "nobody knows this one"], bench.now)
+    first = bench.ready()
+    second = bench.ready()
+    assert first is not second and len(bench.effects.started) == 2
+    bench.advance(1000)
+    assert version.ready == [first, second] and not bench.effects.killed
+    bench.exit(first)
+    bench.advance(1)
+    assert len(bench.effects.started) == 3, "a kept one that died is replaced, after the pause that all have"
+    bench.ready()
+    bench.scheduler.on_keep([], bench.now)
+    bench.advance(1000)
+    assert not version.ready
+
+
+def test_what_an_owner_keeps_is_bounded():
+    bench = Bench(max_kept_per_owner=3)
+    for key in ("a", "b", "c"):
+        bench.scheduler.define(python_version("/code", key=key, scaling=Scaling(min_replicas=2)))
+    bench.scheduler.on_keep(["a", "b", "c"], bench.now)
+    for replica in bench.effects.started:  # grows while they become ready
+        bench.ready(replica)
+    started = [replica.version.spec.key for replica in bench.effects.started]
+    assert sorted(started) == ["a", "a", "b"]
+
+
+def test_an_author_chooses_how_many_and_how_long_within_the_operators_limits():
+    bench = Bench(max_replicas=3, max_idle_s=100.0)
+    scaling = Scaling(max_replicas=9, idle_s=500.0)
+    version = bench.scheduler.define(python_version("/code", key="busy", scaling=scaling))
+    for _ in range(20):
+        bench.call(version)
+    for replica in bench.effects.started:
+        bench.ready(replica)
+        bench.advance(1)
+    assert len(bench.effects.started) == 3
+    for replica in bench.effects.started:
+        while replica.in_flight:
+            bench.reply(next(iter(replica.in_flight.values())))
+    bench.advance(99)
+    assert not bench.effects.killed
+    bench.advance(2)
+    assert len(bench.effects.killed) == 3
+
+
+def test_calls_that_wait_for_calls_of_their_own_version_find_a_replica():
+    """Both replicas hold calls that wait for calls below them, three levels deep."""
+    bench = Bench()
+    bench.call(), bench.call()
+    for replica in bench.effects.started:
+        bench.ready(replica)
+        bench.advance(1)
+    assert len(bench.effects.started) == 2
+    outer = bench.call(payer="b")
+    chain = []
+    for depth in (1, 2, 3):
+        chain.append(bench.call(depth=depth))
+        bench.ready()
+        assert chain[-1].replica is not None, f"depth {depth} has a replica"
+        assert chain[-1].replica.min_depth == depth
+    assert outer.replica is None, "calls from outside do not get what is kept for those inside"
+    for call in reversed(chain):
+        bench.reply(call)
+    assert outer.replica is None
+
+
+def test_an_inner_call_goes_before_its_payers_others_and_not_before_those_of_other_payers():
+    bench = Bench(replicas=1)
+    running = bench.call()
+    bench.ready()
+    mine, theirs, inner = bench.call(payer="a"), bench.call(payer="b"), bench.call(payer="a", depth=1)
+    replica = bench.effects.started[0]
+    bench.reply(running)
+    assert list(replica.in_flight.values()) == [inner, theirs, mine]
+
+
+def test_one_payers_crashes_pause_that_payer_alone():
+    bench = Bench()
+    for _ in range(3):
+        bench.call(payer="poison")
+        replica = bench.ready()
+        bench.exit(replica)
+    assert bench.code_of(bench.call(payer="poison")) == "unavailable"
+    fine = bench.call(payer="b")
+    bench.ready()
+    bench.reply(fine)
+    assert isinstance(bench.answer_of(fine), Result)
+    bench.advance(1)
+    assert bench.answer_of(bench.call(payer="poison")) is None, "after the pause it may try again"
+
+
+def test_a_version_that_crashes_for_several_payers_backs_off_and_says_so():
+    bench = Bench()
+    for payer in "abc":
+        bench.call(payer=payer)
+        bench.exit(bench.ready())
+    answer = bench.answer_of(bench.call(payer="d"))
+    assert isinstance(answer, Failure) and "call after call" in answer.message
+    assert bench.effects.pauses and bench.effects.pauses[-1][2] > 0
+    bench.advance(1)
+    bench.call(payer="d")
+    assert bench.effects.started[-1].phase == "starting"
 
 
 def test_a_draining_host_refuses_what_comes_and_answers_what_it_has():

@@ -16,7 +16,7 @@ from serai_runner.version import MAX_DEPTH
 
 SETTINGS = Settings(
     Path("/home"),
-    max_replicas=2,
+    replicas=2,
     max_processes=3,
     queue_min=6,
     queue_per_slot=2,
@@ -76,7 +76,7 @@ class World(RuleBasedStateMachine):
         call = self.calls[which % len(self.calls)]
         if not call.ended:
             self.cancelled.add(call.serial)
-        self.scheduler.on_cancel(call)
+        self.scheduler.on_cancel(call, self.now)
 
     @rule()
     def load_all(self) -> None:

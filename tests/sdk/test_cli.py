@@ -335,6 +335,32 @@ def test_what_new_makes_and_publish_packs_is_what_the_server_takes(name: str, tm
     assert (tmp_path / "extracted" / "src" / f"{manifest.entry}.py").is_file()
 
 
+@pytest.mark.parametrize(
+    ("language", "file", "kind"),
+    [
+        ("python", "src/my_slug.py", "python"),
+        ("javascript", "src/my-slug.js", "algorithmia"),
+        ("c", "src/main.c", "algorithmia"),
+    ],
+)
+def test_a_new_algorithm_may_be_in_another_language(language: str, file: str, kind: str):
+    from serai_gateway.build import read_manifest
+
+    assert main(["new", "my-slug", "--language", language]) == 0
+    assert (Path("my-slug") / file).is_file()
+    assert (Path("my-slug") / "README.md").read_text().count("serai call operator/my-slug -d HAL") == 1
+    manifest = read_manifest(Path("my-slug"))
+    assert (manifest.kind, manifest.owner, manifest.name) == (kind, "operator", "my-slug")
+    assert all(os.access(program, os.X_OK) for program in Path("my-slug").glob("bin/*"))
+
+
+def test_a_language_that_new_does_not_know_is_refused_with_those_that_it_does(capsys: Output):
+    assert main(["new", "mine", "--language", "cobol"]) == 2
+    said = capsys.readouterr().err
+    assert "cobol" in said and all(language in said for language in ("python", "javascript", "c"))
+    assert not Path("mine").exists()
+
+
 def test_new_never_writes_over_what_is_there(capsys: Output):
     Path("mine").mkdir()
     (Path("mine") / "algorithm.toml").write_text("precious")

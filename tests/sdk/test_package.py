@@ -22,7 +22,7 @@ def test_what_an_authors_interpreter_may_import_needs_no_other_package(module: s
     assert modules_after(module) == {"serai"}
 
 
-@pytest.mark.parametrize("command", ["version", "new", "up", "call", "publish", "algorithms", "pool"])
+@pytest.mark.parametrize("command", ["version", "new", "up", "call", "publish", "algorithms", "logs", "pool"])
 def test_no_command_loads_the_http_library_before_it_connects(command: str):
     assert modules_after(f"serai.cli.{command}") == {"serai"}
 

@@ -74,7 +74,7 @@ async def get_algorithm(request: Request) -> Response:
     caller = await caller_or_nobody(request)
     if not _NAME.fullmatch(owner) or not _NAME.fullmatch(name):
         return _NO_SUCH
-    account = caller.account if caller else None
+    account = caller.seen_as(owner) if caller else None
     catalogue: Catalogue = request.app.state.catalogue
     try:
         algorithm = await asyncio.to_thread(catalogue.find_algorithm, owner, name, account)

@@ -1,6 +1,7 @@
 """The call path: POST /v1/algo/OWNER/NAME[/VERSION], as raw ASGI. The body stays bytes from socket to replica.
 
-__call__ ──▶ _admit (who, what, how) ──▶ _read_body ──▶ _run (dispatch) ──▶ _answer
+__call__ ──▶ _admit (who, what, how) ──▶ read_body ──▶ _run (dispatch) ──▶ _answer
+                                                   └─▶ _stream: as events, while it runs
 """
 
 import asyncio
@@ -9,10 +10,13 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
-from serai.ipc.messages import ContentType, Failure, Refusal, Result, VersionSpec
-from serai_gateway.api import answers
-from serai_gateway.api.call_request import Options, parse_content_type, parse_key, parse_options, parse_target
+from serai.ipc.messages import Bound, ContentType, Failure, Refusal, Result, VersionSpec
+from serai_gateway.api import answers, stream
+from serai_gateway.api.call_body import Receive, check_input, read_body
+from serai_gateway.api.call_request import Options, parse_content_type, parse_options, parse_target
+from serai_gateway.api.inside import bound_of, owner_of, root_of
 from serai_gateway.api.tally import Tally
+from serai_gateway.api.who import caller_in
 from serai_gateway.caches import CatalogueCache
 from serai_gateway.catalogue import Account, Caller, Version
 from serai_gateway.dispatch import Dispatcher
@@ -22,20 +26,18 @@ from serai_gateway.errors import (
     InvalidRequest,
     MethodNotAllowed,
     PlatformError,
-    TooLarge,
-    Unauthenticated,
     Unprocessable,
     error_body,
     error_headers,
     of_refusal,
 )
+from serai_gateway.pending import CallerGone
 from serai_gateway.request_id import new_request_id
 from serai_gateway.settings import MAX_BODY_BYTES, MAX_TIMEOUT_S
-from serai_gateway.strict_json import LARGE_BYTES, NotJson, check_json
+from serai_gateway.strict_json import LARGE_BYTES
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 PREFIX = "/v1/algo/"
@@ -50,10 +52,6 @@ _CORS = (
 )
 
 
-class CallerGone(Exception):
-    """The caller closed the connection: nobody is left to answer."""
-
-
 @dataclass(frozen=True, slots=True)
 class Admitted:
     """A call that may run."""
@@ -63,6 +61,7 @@ class Admitted:
     spec: VersionSpec
     options: Options
     content_type: ContentType
+    bound: Bound | None  # the running call that makes this one
 
 
 class Calls:
@@ -87,8 +86,13 @@ class Calls:
         request_id = new_request_id()
         try:
             admitted = await self._admit(scope, path.removeprefix(WEB_PREFIX if is_web else PREFIX))
-            body = await _read_body(receive)
-            await _check_input(admitted, body)
+            body = await read_body(receive)
+            await check_input(body, admitted.content_type, grammar_only=admitted.spec.kind == "model")
+            if stream.is_wanted(scope["headers"]):
+                writer = stream.EventWriter(send, [(b"x-request-id", request_id.encode()), *cors])
+                outcome = await self._stream(admitted, body, request_id, started, receive, writer)
+                self._tally.count(outcome, time.monotonic() - started)
+                return
             status, headers, answer, outcome = await self._run(admitted, body, request_id, started, receive)
         except CallerGone:
             self._tally.count("caller_gone", time.monotonic() - started)
@@ -105,49 +109,100 @@ class Calls:
             raise MethodNotAllowed("call an algorithm with POST", headers=((b"allow", b"POST"),))
         headers = scope["headers"]
         wanted = parse_target(target)
-        caller = await self._cache.caller_of_key(parse_key(headers))
-        if caller is None:
-            raise Unauthenticated("unknown or invalid API key")
+        caller = await caller_in(scope, self._cache)
         options = parse_options(scope["query_string"])
         content_type = parse_content_type(headers)
-        version, spec = await self._cache.version(wanted.owner, wanted.name, wanted.version, caller.account)
+        seen_as = caller.seen_as(wanted.owner)
+        version, spec = await self._cache.version(wanted.owner, wanted.name, wanted.version, seen_as)
         check_permission(caller, version)
         if spec.kind == "model" and len(spec.models) != 1:
             raise Unprocessable(_without_code(version, spec))
-        return Admitted(caller.account, version, spec, options, content_type)
+        return Admitted(caller.account, version, spec, options, content_type, bound_of(scope))
 
     async def _run(
         self, call: Admitted, body: bytes, request_id: str, started: float, receive: Receive
     ) -> tuple[int, list[tuple[bytes, bytes]], bytes, str]:
-        is_owner = call.account.kind == "operator" or call.account.id == call.version.owner_id
-        wants_stdout = call.options.stdout and is_owner
-        timeout_s = min(call.options.timeout_s, call.spec.limits.timeout_s)
-        message, payload = await self._dispatcher.route(call.spec).call(
-            call.spec,
-            call.content_type,
-            body,
-            deadline=started + timeout_s,
-            call_id=request_id,
-            payer=call.account.name,
-            wants_stdout=wants_stdout,
-            gone=lambda: until_gone(receive),
-        )
-        if isinstance(message, Refusal):
-            if message.code == "deadline" and time.monotonic() >= started + timeout_s:
-                raise DeadlineExceeded(_explain_deadline(timeout_s, call))
-            raise of_refusal(message)
-        if isinstance(message, Failure) and _is_unreadable_input(message):
-            raise InvalidRequest(message.message)
-        result_bytes, printed = answers.split_stdout(message, payload)
-        stdout = printed if wants_stdout else None
-        if isinstance(message, Result):
-            if len(result_bytes) > MAX_BODY_BYTES:
-                message = _too_large(message, len(result_bytes))
-            elif len(result_bytes) < LARGE_BYTES:
-                message = answers.check_result(message, result_bytes) or message
-            else:
-                message = await asyncio.to_thread(answers.check_result, message, result_bytes) or message
-        return _answer(message, result_bytes, request_id, call.options, stdout, is_owner)
+        asked = await self._asked(call, request_id, started, receive)
+        message, payload = await self._dispatcher.route(call.spec).call(call.spec, call.content_type, body, **asked)
+        reply, result, stdout = await _read_reply(message, payload, call, asked)
+        is_shown = isinstance(reply, Failure) and await self._may_look_inside(call)
+        return _answer(reply, result, request_id, call.options, stdout, is_shown)
+
+    async def _stream(
+        self,
+        call: Admitted,
+        body: bytes,
+        request_id: str,
+        started: float,
+        receive: Receive,
+        writer: stream.EventWriter,
+    ) -> str:
+        """Answer with events; how it ended. Raises a PlatformError only while nothing has been sent."""
+        if call.options.output == "raw":
+            raise InvalidRequest("events have no raw form; leave output out, or do not accept text/event-stream")
+        asked = await self._asked(call, request_id, started, receive)
+        route = self._dispatcher.route(call.spec)
+        try:
+            async with route.stream(call.spec, call.content_type, body, **asked) as events:
+                try:
+                    message, payload = await stream.write_events(events, writer)
+                except stream.BrokenItem as broken:
+                    message, payload = broken.as_failure(), b""
+            reply, result, stdout = await _read_reply(message, payload, call, asked)
+        except PlatformError as error:
+            if not writer.has_begun:
+                raise
+            await writer.write("error", error_body(error, request_id), is_last=True)
+            return error.code
+        is_shown = isinstance(reply, Failure) and await self._may_look_inside(call)
+        _, _, envelope, outcome = _answer(reply, result, request_id, call.options, stdout, is_shown)
+        name = "error" if isinstance(reply, Failure) else "result"
+        await writer.write(name, stream.with_num_items(envelope, reply, writer.num_items), is_last=True)
+        return outcome
+
+    async def _asked(self, call: Admitted, request_id: str, started: float, receive: Receive) -> dict[str, Any]:
+        """What a daemon is told of a call beside its input; the names are `Route.call`'s."""
+        bound, deadline = call.bound, started + _timeout_s(call)
+        return {
+            "deadline": deadline if bound is None else min(deadline, bound.deadline),
+            "call_id": request_id,
+            "payer": call.account.name,
+            "wants_stdout": call.options.stdout and await self._may_look_inside(call),
+            "root": "" if bound is None else root_of(bound),
+            "depth": 0 if bound is None else bound.depth + 1,
+            "gone": lambda: until_gone(receive),
+        }
+
+    async def _may_look_inside(self, call: Admitted) -> bool:
+        """Whether what the algorithm printed, and the lines of its source that failed, are this caller's to see."""
+        if call.bound is not None:  # code gets it first: whose code that is counts
+            return owner_of(call.bound) == call.version.owner
+        return await self._cache.manages(call.account, call.version)
+
+
+async def _read_reply(
+    message: Any, payload: bytes, call: Admitted, asked: dict[str, Any]
+) -> tuple[Result | Failure, bytes, str | None]:
+    """How it ended, checked: a replica is not to be trusted; the result; what was printed. Raises PlatformError."""
+    if isinstance(message, Refusal):
+        if message.code == "deadline" and time.monotonic() >= asked["deadline"]:
+            raise DeadlineExceeded(_explain_deadline(_timeout_s(call), call, asked["deadline"]))
+        raise of_refusal(message)
+    if isinstance(message, Failure) and _is_unreadable_input(message):
+        raise InvalidRequest(message.message)
+    result, printed = answers.split_stdout(message, payload)
+    if isinstance(message, Result):
+        if len(result) > MAX_BODY_BYTES:
+            message = _too_large(message, len(result))
+        elif len(result) < LARGE_BYTES:
+            message = answers.check_result(message, result) or message
+        else:
+            message = await asyncio.to_thread(answers.check_result, message, result) or message
+    return message, result, printed if asked["wants_stdout"] else None
+
+
+def _timeout_s(call: Admitted) -> float:
+    return min(call.options.timeout_s, call.spec.limits.timeout_s)
 
 
 def check_permission(caller: Caller, version: Version) -> None:
@@ -162,12 +217,12 @@ def check_permission(caller: Caller, version: Version) -> None:
 
 
 def _answer(
-    message: Result | Failure, body: bytes, request_id: str, options: Options, stdout: str | None, is_owner: bool
+    message: Result | Failure, body: bytes, request_id: str, options: Options, stdout: str | None, show_source: bool
 ) -> tuple[int, list[tuple[bytes, bytes]], bytes, str]:
     request_header = (b"x-request-id", request_id.encode())
     if isinstance(message, Failure):
         status = 400 if options.output == "raw" else 200
-        error = answers.failure_body(message, request_id, stdout, show_source=is_owner)
+        error = answers.failure_body(message, request_id, stdout, show_source=show_source)
         return status, [(b"content-type", answers.JSON), request_header], error, "algorithm_error"
     if options.output == "raw":
         raw = b"null" if message.content_type == "void" else body
@@ -190,7 +245,9 @@ def _without_code(version: Version, spec: VersionSpec) -> str:
     )
 
 
-def _explain_deadline(timeout_s: float, call: Admitted) -> str:
+def _explain_deadline(timeout_s: float, call: Admitted, deadline: float) -> str:
+    if call.bound is not None and deadline == call.bound.deadline:
+        return "the call did not end before the deadline of the call that made it; give that one a longer timeout"
     if timeout_s < call.options.timeout_s:
         return f"the call did not end within {timeout_s:g} s, the algorithm's own limit (limits.timeout)"
     return f"the call did not end within {timeout_s:g} s; ask for more with ?timeout= (at most {MAX_TIMEOUT_S:g})"
@@ -199,48 +256,6 @@ def _explain_deadline(timeout_s: float, call: Admitted) -> str:
 def _too_large(result: Result, num_bytes: int) -> Failure:
     text = f"the result has {num_bytes} bytes, over the limit of {MAX_BODY_BYTES} (10 MiB); return less"
     return Failure(result.id, "TooLargeError", text, duration_s=result.duration_s)
-
-
-async def _read_body(receive: Receive) -> bytes:
-    message = await receive()
-    if message["type"] == "http.disconnect":
-        raise CallerGone
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body"):
-        return _checked_size(body)
-    parts, num_bytes = [body], len(body)
-    while message.get("more_body"):
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise CallerGone
-        parts.append(message.get("body", b""))
-        num_bytes += len(parts[-1])
-        if num_bytes > MAX_BODY_BYTES:
-            break
-    return _checked_size(b"".join(parts))
-
-
-def _checked_size(body: bytes) -> bytes:
-    if len(body) > MAX_BODY_BYTES:
-        raise TooLarge(f"the body exceeds {MAX_BODY_BYTES} bytes (10 MiB); send a smaller input")
-    return body
-
-
-async def _check_input(call: Admitted, body: bytes) -> None:
-    try:
-        if call.content_type == "json":
-            if len(body) < LARGE_BYTES:
-                check_json(body, grammar_only=call.spec.kind == "model")  # the device worker reads every number itself
-            else:
-                await asyncio.to_thread(check_json, body)
-        elif call.content_type == "text":
-            body.decode()
-    except NotJson as error:
-        hint = "; put a string in quotes, or send it as text/plain" if body[:1].isalpha() else ""
-        raise InvalidRequest(f"invalid JSON: {error}{hint}") from error
-    except UnicodeDecodeError as error:
-        message = f"the body is declared text but is not UTF-8 (byte {error.start}); send application/octet-stream"
-        raise InvalidRequest(message) from error
 
 
 async def until_gone(receive: Receive) -> None:

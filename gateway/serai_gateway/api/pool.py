@@ -18,8 +18,8 @@ from serai_gateway.api.v2.names import ModelPath
 from serai_gateway.api.who import caller_of
 from serai_gateway.caches import CatalogueCache
 from serai_gateway.catalogue import Caller
-from serai_gateway.dispatch import Route, Verb
 from serai_gateway.errors import Forbidden, NotFound, Unavailable, Unprocessable, of_refusal
+from serai_gateway.route import Route, Verb
 from serai_gpu_pool.snapshot import ModelView, Snapshot
 
 #: Longest a command may take. A load of gigabytes from a cold disk takes minutes.

@@ -1,20 +1,16 @@
 """Repositories as Algorithmia had them: algorithmia.conf instead of algorithm.toml."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 from serai_gateway.build.errors import InvalidManifest
+from serai_gateway.build.languages import Language, parse_conf_language
 from serai_gateway.build.manifest import Manifest, Permissions
 from serai_gateway.build.sections import refuse
 from serai_gateway.catalogue import CatalogueError, check_name
 
 FILE = "algorithmia.conf"
-
-#: What runs on our Python 3. "python" is the name that both Pythons had; old code fails at its first print.
-_PYTHON = re.compile(r"(python|python-?3([.-]?\d+)*|anaconda-?3)([_-].*)?\Z", re.IGNORECASE)
-_PYTHON_2 = re.compile(r"(python|anaconda)-?2", re.IGNORECASE)
 
 
 def parse_conf(text: str, files: Path) -> Manifest:
@@ -31,10 +27,12 @@ def parse_conf(text: str, files: Path) -> Manifest:
         owner=_name(conf, "username"),
         name=name,
         kind="algorithmia",
-        language=language,
-        entry=_entry(name, files),
-        # Algorithmia gave both unless an author took them away on the web page.
-        permissions=Permissions(network=False, calls=False),
+        language=language.name,
+        python=language.python,
+        entry=_entry(name, language.name, files),
+        # Algorithmia gave both unless an author took them away on the web page. Calls are made by the client that
+        # the repository already uses; network is more here than it was there.
+        permissions=Permissions(network=False, calls=True),
     )
 
 
@@ -48,22 +46,32 @@ def _name(conf: dict[str, Any], key: str) -> str:
         raise refuse(key, str(error), FILE) from None
 
 
-def _language(conf: dict[str, Any]) -> str:
+def _language(conf: dict[str, Any]) -> Language:
     # Algorithmia's own templates misspelt the key, and its platform read both.
     key = "language" if "language" in conf else "langauge"
     language = conf.get(key)
     if not isinstance(language, str):
         raise refuse("language", "is missing or not text", FILE)
-    if _PYTHON_2.match(language):
-        raise refuse(key, f'"{language[:40]}" is Python 2, which cannot run here; port it and write "python3"', FILE)
-    if not _PYTHON.match(language):
-        raise refuse(key, f'"{language[:40]}" cannot run here; "python3" can', FILE)
-    return language
+    try:
+        return parse_conf_language(language)
+    except ValueError as error:
+        raise refuse(key, str(error), FILE) from None
 
 
-def _entry(name: str, files: Path) -> str:
-    """The module under src/: named like the algorithm, or the newer templates' `Algorithm`."""
-    for module in (name, "Algorithm"):
-        if (files / "src" / f"{module}.py").is_file():
-            return module
-    raise InvalidManifest(f"{FILE}: algoname: there is no src/{name}.py and no src/Algorithm.py")
+def _entry(name: str, language: str, files: Path) -> str:
+    """The file under src/: named like the algorithm, or the newer templates' `Algorithm`."""
+    suffix = {"python": ".py", "javascript": ".js"}.get(language)
+    if suffix:
+        for entry in (name, "Algorithm"):
+            if (files / "src" / f"{entry}{suffix}").is_file():
+                return entry
+    if any((files / "bin" / program).is_file() for program in (("pipe",) if suffix else ("pipe", "build"))):
+        return name if suffix else ""
+    if suffix:
+        raise InvalidManifest(f"{FILE}: algoname: there is no src/{name}{suffix} and no src/Algorithm{suffix}")
+    raise refuse(
+        "language",
+        f'"{language}" needs bin/pipe in the repository, which runs the algorithm, or bin/build, which makes it; '
+        'without them "python3" and "javascript" can run here',
+        FILE,
+    )

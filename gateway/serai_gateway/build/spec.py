@@ -4,7 +4,7 @@ from pathlib import Path
 
 import msgspec
 
-from serai.ipc.messages import Define, Limits, ModelFormat, ModelSpec, TensorSpec, VersionSpec, encode
+from serai.ipc.messages import Define, Limits, ModelFormat, ModelSpec, Scaling, TensorSpec, VersionSpec, encode
 from serai_gateway.build.manifest import Manifest
 from serai_gateway.build.sections import refuse
 from serai_gateway.catalogue import Model, TensorInfo, Version
@@ -38,8 +38,11 @@ def to_spec(version: Version, home: Path) -> VersionSpec:
         models=tuple(
             with_prepared(model_spec(model, version.owner, version.name, store), home) for model in version.models
         ),
-        limits=Limits(manifest.timeout_s, manifest.memory_bytes, manifest.concurrency),
+        limits=Limits(manifest.timeout_s, manifest.memory_bytes, manifest.concurrency, manifest.cpus),
         network=manifest.permissions.network,
+        scaling=Scaling(manifest.min_replicas, manifest.max_replicas, manifest.idle_s),
+        calls=manifest.permissions.calls,
+        python=manifest.python,
     )
 
 

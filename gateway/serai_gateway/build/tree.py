@@ -132,9 +132,13 @@ def make_read_only(folder: Path) -> None:
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a folder that may be read-only, or not there."""
+    """Remove a folder that may be read-only, or not there, or hold what its author made unreadable."""
     if not folder.is_dir():
         return
-    for parent, _, _ in os.walk(folder):
-        os.chmod(parent, 0o700)
+    os.chmod(folder, 0o700)
+    for parent, folders, _ in os.walk(folder):
+        for name in folders:
+            path = os.path.join(parent, name)
+            if not os.path.islink(path):
+                os.chmod(path, 0o700)  # before the walk goes into it
     shutil.rmtree(folder)

@@ -123,6 +123,10 @@ class Catalogue(Protocol):
         """Newest first."""
         ...
 
+    def kept_versions(self) -> tuple[Version, ...]:
+        """Of each algorithm, what its owner calls without naming a version, if that keeps replicas without calls."""
+        ...
+
     def add_version(self, algorithm: Algorithm, new: NewVersion) -> Version:
         """Make a finished build callable by its hash. Once per hash."""
         ...

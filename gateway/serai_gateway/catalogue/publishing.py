@@ -68,6 +68,19 @@ class Versions:
             rows = connection.execute(query.order_by(versions.c.created_at.desc(), versions.c.id))
             return tuple(_version_of(row) for row in rows)
 
+    def kept_versions(self) -> tuple[Version, ...]:
+        is_kept = versions.c.manifest["min_replicas"].as_integer() > 0
+        with self._database.read() as connection:
+            some = sa.select(versions.c.algorithm_id).where(is_kept, versions.c.semver.is_not(None))
+            facts: dict[str, list[Any]] = {}
+            for row in connection.execute(
+                sa.select(versions.c.algorithm_id, *_facts.selected_columns).where(versions.c.algorithm_id.in_(some))
+            ):
+                facts.setdefault(row.algorithm_id, []).append(row)
+            chosen = [numbers.resolve(numbers.parse(None), of_one, is_owner=True).id for of_one in facts.values()]
+            rows = connection.execute(_select.where(versions.c.id.in_(chosen), is_kept).order_by(versions.c.id))
+            return tuple(_version_of(row) for row in rows)
+
     def add_version(self, algorithm: Algorithm, new: NewVersion) -> Version:
         same = (versions.c.algorithm_id == algorithm.id) & (versions.c.hash == new.hash)
         with self._database.write() as connection:

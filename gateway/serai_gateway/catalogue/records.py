@@ -53,6 +53,12 @@ class Caller(msgspec.Struct, frozen=True):
 
     account: Account
     key: Key
+    helpers: Account | None = None  # for an algorithm that calls: its owner, whose private algorithms it may use
+
+    def seen_as(self, owner: str) -> Account:
+        """Who looks, where the algorithms of `owner` are looked at."""
+        helpers = self.helpers
+        return helpers if helpers is not None and helpers.name.lower() == owner.lower() else self.account
 
 
 class Algorithm(msgspec.Struct, frozen=True):

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any, Final
 from serai_gateway.server.bodies import ChunkedBody, FixedBody
 from serai_gateway.server.exchange import Exchange
 from serai_gateway.server.pace import BodyPace, WriteWatch
-from serai_gateway.server.refusals import Refused, response_bytes
+from serai_gateway.server.refusals import Refused, malformed, response_bytes
 from serai_gateway.server.request_parser import Request, RequestParser
 
 if TYPE_CHECKING:
+    from serai.ipc.messages import Bound
     from serai_gateway.server.connections import Connections
 
 #: What a connection is doing. Plain integers, because they are compared on every read.
@@ -43,12 +44,14 @@ class HttpConnection(asyncio.Protocol):
         "_transport",
         "_watch",
         "_writable",
+        "bound",
         "client",
         "write_paused",
     )
 
-    def __init__(self, connections: "Connections") -> None:
+    def __init__(self, connections: "Connections", bound: "Bound | None" = None) -> None:
         self._connections = connections
+        self.bound = bound  # the running call that speaks here; None: anybody
         self._limits = connections.limits
         self._loop = connections.loop
         self._transport: asyncio.Transport = None  # pyright: ignore[reportAttributeAccessIssue] # set when connected
@@ -125,7 +128,8 @@ class HttpConnection(asyncio.Protocol):
             self._phase = HEAD
 
     def _begin(self, request: Request, rest: bytes) -> None:
-        keep_alive = request.keep_alive and not self._connections.draining
+        # A connection kept for later is one that a later call of the same replica would find cut.
+        keep_alive = request.keep_alive and self.bound is None and not self._connections.draining
         exchange = self._exchange = Exchange(self, self._build_scope(request), keep_alive=keep_alive)
         framing = request.framing
         length = framing.content_length
@@ -147,7 +151,7 @@ class HttpConnection(asyncio.Protocol):
 
     def _build_scope(self, request: Request) -> dict[str, Any]:
         connections, target = self._connections, request.target
-        return {
+        scope = {
             "type": "http",
             "asgi": connections.asgi,
             "http_version": request.version,
@@ -162,6 +166,9 @@ class HttpConnection(asyncio.Protocol):
             "server": self._server,
             "state": connections.app_state.copy(),
         }
+        if self.bound is not None:
+            scope["serai.bound"] = self.bound
+        return scope
 
     def _take_body(self, data: bytes) -> None:
         assert self._body is not None, "there is one in this phase"
@@ -188,7 +195,10 @@ class HttpConnection(asyncio.Protocol):
     def _hold(self, data: bytes) -> None:
         """Keep what came early, and take no more until it is due."""
         self._held += data
-        self._pause_reading()
+        if self.bound is None:
+            self._pause_reading()
+        elif len(self._held) > _HIGH_WATER_BYTES:  # read on, to hear at once that the call which asks has ended
+            raise malformed("pipelined", "one request a connection: open another for the next")
 
     def _next_request(self) -> None:
         if self._connections.draining:

@@ -12,6 +12,7 @@ from serai_gateway.server.limits import HttpLimits
 from serai_gateway.server.refusals import Refused
 
 if TYPE_CHECKING:
+    from serai.ipc.messages import Bound
     from serai_gateway.server.exchange import Exchange
 
 
@@ -24,6 +25,9 @@ class Connection(Protocol):
 
     @property
     def client(self) -> tuple[str, int] | None: ...
+
+    @property
+    def bound(self) -> "Bound | None": ...
 
     def sweep(self, now: float, elapsed_s: float) -> None: ...
 
@@ -75,7 +79,12 @@ class Connections:
             return Refused(503, "too_many_connections", "the server has no connection left: try again", retriable=True)
         peer = _peer_key(connection)
         num_open = self._per_peer.get(peer, 0)
-        if num_open >= self.limits.max_connections_per_peer:
+        if connection.bound is not None:
+            limit = self.limits.max_connections_per_call
+            if num_open >= limit:
+                message = f"over {limit} connections for one call and all that it calls: let more of them be reused"
+                return Refused(503, "too_many_connections_of_call", message, retriable=True)
+        elif num_open >= self.limits.max_connections_per_peer:
             limit = self.limits.max_connections_per_peer
             message = f"over {limit} connections from your address: send requests over those that are open"
             return Refused(503, "too_many_connections_of_peer", message, retriable=True)
@@ -132,7 +141,12 @@ class Connections:
 
 
 def _peer_key(connection: Connection) -> str | bytes:
-    """Who counts as one peer: an IPv4 address, or an IPv6 network of 64 bits, which is what one customer gets."""
+    """Who counts as one peer: an IPv4 address, or an IPv6 network of 64 bits, which is what one customer gets.
+
+    Running calls all come from the runner host: each counts with all that were made for the same call from outside.
+    """
+    if connection.bound is not None:
+        return f"call {connection.bound.root or connection.bound.call_id}"
     host = connection.client[0] if connection.client else ""
     if ":" not in host:
         return host

@@ -51,6 +51,9 @@ class HttpLimits:
     max_connections: int = 8192
     #: Of this worker, from one address. A proxy in front needs more.
     max_connections_per_peer: int = 512
+    #: Of this worker, from a call from outside and all the calls that it leads to. Above the calls that may run at
+    #: once, because clients open connections before they need them.
+    max_connections_per_call: int = 256
 
     sweep_s: float = 1.0
 

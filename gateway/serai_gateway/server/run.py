@@ -18,6 +18,7 @@ from typing import Any
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
+from serai_gateway.server.inside import CallsSocket
 from serai_gateway.server.limits import HttpLimits
 from serai_gateway.server.process import die_with_parent, raise_open_files_limit
 from serai_gateway.server.worker import SeraiWorker
@@ -58,6 +59,7 @@ class GatewayApplication(BaseApplication):
         self.settings = settings
         self.limits = settings.limits
         self.grace_s = settings.grace_s
+        self.calls: CallsSocket | None = None  # made when we run
         self._factory = _find_factory(settings.app)
         super().__init__()
 
@@ -75,6 +77,7 @@ class GatewayApplication(BaseApplication):
             "loglevel": settings.log_level,
             "proc_name": "serai-gateway",
             "when_ready": _before_workers,
+            "on_exit": _after_workers,
         }
         if os.access("/dev/shm", os.W_OK):  # noqa: S108 # gunicorn makes a nameless file there for heartbeats
             chosen["worker_tmp_dir"] = "/dev/shm"  # noqa: S108
@@ -96,6 +99,12 @@ def _find_factory(name: str) -> Callable[[Settings], Any]:
 def _before_workers(_arbiter: Arbiter) -> None:
     gc.collect()
     gc.freeze()  # what the master has made stays shared with its workers
+
+
+def _after_workers(arbiter: Arbiter) -> None:
+    calls: CallsSocket | None = getattr(arbiter.app, "calls", None)
+    if calls is not None:
+        calls.remove()
 
 
 def prepare_listener(fd: int) -> None:
@@ -130,7 +139,13 @@ def run(settings: ServerSettings) -> None:
     die_with_parent()
     prepare_listener(settings.fd)
     raise_open_files_limit()
-    GatewayApplication(settings).run()
+    application = GatewayApplication(settings)
+    path = settings.gateway.run_dir / "calls.sock"
+    try:
+        application.calls = CallsSocket(path)
+    except OSError as error:
+        raise ValueError(f"cannot listen at {path}: {error}") from error
+    application.run()
 
 
 def parse(arguments: Sequence[str] | None = None) -> ServerSettings:

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from serai_gateway.settings import Settings
 
@@ -136,7 +136,7 @@ class Client:
         self._socket.connect(("127.0.0.1", port))
         self._read = b""
 
-    def __enter__(self) -> "Client":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

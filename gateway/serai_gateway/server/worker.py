@@ -18,6 +18,7 @@ from uvicorn_worker import UvicornWorker
 
 from serai_gateway.server.connection import HttpConnection
 from serai_gateway.server.connections import Connections
+from serai_gateway.server.inside import CallsSocket, Introduction
 from serai_gateway.server.limits import HttpLimits
 from serai_gateway.server.process import die_with_parent
 
@@ -35,9 +36,13 @@ _DRAIN_SWEEP_S = 0.1
 class HttpServer(Server):
     """uvicorn's server, woken by signals instead of looking for them, with one sweep for all deadlines."""
 
-    def __init__(self, config: Config, limits: HttpLimits, worker: "SeraiWorker") -> None:
+    def __init__(
+        self, config: Config, limits: HttpLimits, worker: "SeraiWorker", calls: CallsSocket | None = None
+    ) -> None:
         super().__init__(config)
         self._limits = limits
+        self._calls = calls
+        self._inside: asyncio.AbstractServer | None = None
         self._worker = worker
         self._stop = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -59,6 +64,10 @@ class HttpServer(Server):
         # Called by uvicorn with what its own protocols need.
         self.config.http_protocol_class = lambda **_: HttpConnection(connections)  # pyright: ignore[reportAttributeAccessIssue]
         await super().startup(sockets)
+        if self._calls is not None:
+            self._inside = await self._loop.create_unix_server(
+                lambda: Introduction(connections), sock=self._calls.listener
+            )
         gc.collect()
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLDS)
@@ -84,6 +93,8 @@ class HttpServer(Server):
         self.connections.drain()
         self._tick()
         await super().shutdown(None)  # the listening sockets close with uvicorn's servers
+        if self._inside is not None:  # only now: calls that run to their end still call others
+            self._inside.close()
         self._cancel_timer()
 
     def _cancel_timer(self) -> None:
@@ -93,7 +104,7 @@ class HttpServer(Server):
 
 
 class SeraiWorker(UvicornWorker):
-    """Takes `limits` and `grace_s` from the gunicorn application, and `body_limit` from the ASGI application."""
+    """Takes `limits`, `grace_s` and `calls` from the gunicorn application, `body_limit` from the ASGI application."""
 
     CONFIG_KWARGS: dict[str, Any] = {  # noqa: RUF012 # as the class above has it
         "loop": "uvloop",
@@ -120,7 +131,7 @@ class SeraiWorker(UvicornWorker):
         self.config.app = self.wsgi
         self.config.timeout_graceful_shutdown = getattr(self.app, "grace_s", self.cfg.graceful_timeout)
         self._install_sigquit_handler()
-        server = HttpServer(self.config, self._limits(), self)
+        server = HttpServer(self.config, self._limits(), self, getattr(self.app, "calls", None))
         await server.serve(sockets=self.sockets)
         if not server.started:
             sys.exit(Arbiter.WORKER_BOOT_ERROR)

@@ -4,6 +4,7 @@ import argparse
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from serai_gpu_pool.eviction import DEFAULT_POLICY, POLICIES
 from serai_gpu_pool.settings import SettingError, parse_bytes
@@ -25,6 +26,12 @@ class Options:
     eviction: str | None
     placement: str | None
     sandbox: SandboxChoice
+    docker_image: str | None
+    docker_runtime: str | None
+    max_replicas: int | None
+    max_processes: int | None
+    spares: int | None
+    max_templates: int | None
     grace_s: float
 
 
@@ -102,10 +109,37 @@ def parse(arguments: list[str]) -> Options:
     )
     parser.add_argument(
         "--sandbox",
-        choices=("auto", "bubblewrap", "none"),
+        choices=get_args(SandboxChoice),
         default="auto",
-        help="how algorithms and workers are contained (default auto: bubblewrap where installed; none: limits only, "
-        "trusted code)",
+        help="how algorithms are contained (default auto: in containers where a Docker engine has their image, else "
+        "by bubblewrap; none: limits only, trusted code). Workers of the pool: by bubblewrap, unless none",
+    )
+    parser.add_argument(
+        "--docker-image", metavar="NAME", help="image of replicas, built from Dockerfile.runner (default serai-runner)"
+    )
+    parser.add_argument(
+        "--docker-runtime", metavar="NAME", help="of containers, such as runsc for gVisor (default: the engine's own)"
+    )
+    parser.add_argument(
+        "--max-replicas",
+        type=_at_least_one,
+        metavar="N",
+        help="most replicas of a version that its author may ask for (default 16)",
+    )
+    parser.add_argument(
+        "--max-processes", type=_at_least_one, metavar="N", help="most replicas of all versions together (default 32)"
+    )
+    parser.add_argument(
+        "--spares",
+        type=_at_least_zero,
+        metavar="N",
+        help="boxes kept ready for whichever version is called next, about 10 MB each (default 2)",
+    )
+    parser.add_argument(
+        "--max-templates",
+        type=_at_least_zero,
+        metavar="N",
+        help="processes kept that have loaded a version's code, to fork replicas from (default 8)",
     )
     parser.add_argument(
         "--grace",
@@ -131,6 +165,12 @@ def _size(text: str) -> str:
     except SettingError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     return text
+
+
+def _at_least_zero(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0")
+    return int(text)
 
 
 def _at_least_one(text: str) -> int:

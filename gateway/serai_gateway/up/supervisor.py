@@ -17,6 +17,7 @@ from serai_gateway.up.daemon import Daemon
 from serai_gateway.up.home import Home
 from serai_gateway.up.options import Options
 from serai_runner.sandbox import SandboxUnavailable, choose_sandbox
+from serai_runner.sandbox.docker_options import DockerOptions
 from serai_runner.settings import Settings as RunnerSettings
 
 #: How long all parts may take to say that they are ready.
@@ -39,8 +40,19 @@ def _pool_options(options: Options) -> list[str]:
         "--devices": options.devices,
         "--eviction": options.eviction,
         "--placement": options.placement,
-        "--sandbox": options.sandbox,
+        "--sandbox": "none" if options.sandbox == "none" else "auto",
     }
+    return _words(given)
+
+
+def _runner_options(options: Options) -> list[str]:
+    """What the runner host is told beside its home."""
+    names = ("sandbox", "docker_image", "docker_runtime", "max_replicas", "max_processes", "spares", "max_templates")
+    given = {name: getattr(options, name) for name in names}
+    return _words({f"--{name.replace('_', '-')}": str(value) for name, value in given.items() if value is not None})
+
+
+def _words(given: dict[str, str | None]) -> list[str]:
     return [word for name, value in given.items() if value for word in (name, value)]
 
 
@@ -102,7 +114,9 @@ class Supervisor:
     def _check_sandbox(self) -> None:
         """Say it loudly when algorithms will not be contained; the runner host decides in the same way."""
         try:
-            _, warning = choose_sandbox(RunnerSettings(self._home.path, sandbox=self._options.sandbox))
+            docker = DockerOptions(image=self._options.docker_image or DockerOptions.image)
+            settings = RunnerSettings(self._home.path, sandbox=self._options.sandbox, docker=docker)
+            _, warning = choose_sandbox(settings)
         except SandboxUnavailable as error:
             raise StartError(f"--sandbox {self._options.sandbox} does not work here: {error}") from error
         if warning:
@@ -143,7 +157,7 @@ class Supervisor:
         python = [sys.executable, "-m"]
         common = ["--home", str(home.path)]
         environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1"}
-        runner_command = [*python, "serai_runner", *common, "--sandbox", options.sandbox]
+        runner_command = [*python, "serai_runner", *common, *_runner_options(options)]
         pool_command = [*python, "serai_gpu_pool", *common, *_pool_options(options)]
         descriptor = self._listener.fileno()
         gateway_command = [

@@ -6,6 +6,9 @@ import os
 import resource
 import signal
 
+#: Threads and processes of a worker: ONNX Runtime makes some for each open session.
+MOST_PROCESSES = 16_384
+
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")

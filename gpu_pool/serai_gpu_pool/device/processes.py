@@ -1,6 +1,7 @@
 """Device workers as processes: started in a box, spoken to over socket pairs, killed when they misbehave."""
 
 import asyncio
+import itertools
 import os
 import shutil
 import socket
@@ -10,12 +11,15 @@ from pathlib import Path
 
 import structlog
 
+from serai.box.cgroup import Cgroup
+from serai.box.cgroups import Cgroups
 from serai.ipc.messages import ModelSpec
 from serai_gpu_pool.arena import Arena, Slab
 from serai_gpu_pool.core import Batch, LoadFailure
 from serai_gpu_pool.device import messages, sandbox
 from serai_gpu_pool.device.base import WorkerEvents
 from serai_gpu_pool.device.messages import Close, Improve, Item, Load, PageIn, PageOut, Run
+from serai_gpu_pool.device.process_control import MOST_PROCESSES
 from serai_gpu_pool.device.shown_files import SHOWN_AT, ShownFiles
 from serai_gpu_pool.device.worker_link import WorkerLink, report
 from serai_gpu_pool.frameworks.registry import SHARED
@@ -31,6 +35,11 @@ _RUN_BYTES = 1 << 30
 #: A private /tmp, which is memory: SavedModels are unpacked there while they are loaded.
 _TMP_BYTES = {"tensorflow": 4 << 30}
 _SMALL_TMP_BYTES = 64 << 20
+#: Of all of a worker's memory, beyond what its own limit counts: the framework itself and, on a GPU, what its driver
+#: keeps. The cache of files that it reads is counted too, and is given up first.
+_RUNTIME_BYTES = 3 << 30
+#: What was killed takes a moment to die, and only then can its group go.
+_CLOSE_S, _RETRY_S = 2.0, 0.005
 #: Of what a worker writes to its standard error, so much is kept for the log: models can write there too.
 _MAX_COMPLAINT = 2000
 
@@ -53,6 +62,8 @@ class WorkerProcesses:
         prepared: folder of prepared models, which workers for ONNX may read.
         budget_of: device to bytes, for the limit on a worker's own memory.
         is_boxed: whether workers run in a box; else only our own checks stand between a model and the machine.
+        host_bytes: memory for weights that were paged out.
+        cgroups: what limits a worker as a whole, where the kernel lets us.
     """
 
     def __init__(
@@ -63,6 +74,8 @@ class WorkerProcesses:
         budget_of: Callable[[str], int],
         arena: Arena,
         is_boxed: bool,
+        host_bytes: int = 0,
+        cgroups: Cgroups | None = None,
     ) -> None:
         self._folder = folder
         self._prepared = prepared
@@ -71,6 +84,9 @@ class WorkerProcesses:
         self._arena = arena
         self._nothing = Arena(1)  # workers that run an owner's programs do not see what others send
         self._is_boxed = is_boxed
+        self._host_bytes = host_bytes
+        self._cgroups = cgroups
+        self._numbers = itertools.count()  # of groups
         self._events: WorkerEvents | None = None
         self._processes: dict[WorkerId, _Process] = {}
 
@@ -138,16 +154,27 @@ class WorkerProcesses:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _CLOSE_S
+        while self._cgroups and not self._cgroups.close() and loop.time() < until:  # noqa: ASYNC110
+            await asyncio.sleep(_RETRY_S)  # nothing tells when a group is empty, so we look
 
     # ── a worker's life ──────────────────────────────────────────────────────────────────────────────────────
 
     async def _live(self, process: "_Process") -> None:
         """From its start to its end, and who is told."""
         assert self._events
+        group: Cgroup | None = None
         try:
-            reason = await process.live(self._command(process), self._work_folder(process.id))
+            group = self._group(process.id)
+            await self._spawn(process, group)
+            reason = await process.live(group)
         except OSError as error:
             reason = f"it could not be started: {error}"
+        finally:
+            if group is not None:
+                group.kill()
+                group.remove()
         if self._processes.get(process.id) is process:
             del self._processes[process.id]
         if process.is_ready:
@@ -158,22 +185,51 @@ class WorkerProcesses:
     def _work_folder(self, worker: WorkerId) -> Path:
         return self._folder / str(worker).replace("/", "-").replace(":", "-")
 
-    def _command(self, process: "_Process") -> list[str]:
-        """Without the descriptors."""
-        worker = process.id
+    def _memory_bytes(self, worker: WorkerId) -> int:
+        """For models and for running them."""
         budget = self._budget_of(worker.device)
-        memory_bytes = budget + max(_RUN_BYTES, budget // 4)
+        return budget + max(_RUN_BYTES, budget // 4)
+
+    def _tmp_bytes(self, worker: WorkerId) -> int:
+        return _TMP_BYTES.get(worker.framework, _SMALL_TMP_BYTES)
+
+    def _group(self, worker: WorkerId) -> Cgroup | None:
+        """Bounds what a worker's own limit does not see: shared memory, the kernel's on its behalf, its children."""
+        if self._cgroups is None:
+            return None
+        memory_bytes = self._memory_bytes(worker) + self._host_bytes + self._tmp_bytes(worker) + _RUNTIME_BYTES
+        return self._cgroups.create(next(self._numbers), memory_bytes, MOST_PROCESSES, cpus=None)
+
+    async def _spawn(self, process: "_Process", group: Cgroup | None) -> None:
+        filter_fd = sandbox.open_filter() if self._is_boxed else None
+        try:
+            command = self._command(process, filter_fd)
+            folder = self._work_folder(process.id)
+            await process.spawn(group.wrap(command) if group else command, folder, filter_fd)
+        finally:
+            if filter_fd is not None:
+                os.close(filter_fd)
+
+    def _command(self, process: "_Process", filter_fd: int | None) -> list[str]:
+        """Without the other descriptors."""
+        worker = process.id
         parent = sandbox.PARENT_INSIDE if self._is_boxed else os.getpid()
         words = [sys.executable, "-I", "-m", "serai_gpu_pool.device.worker", str(parent), worker.framework]
-        words += [worker.device, str(self._threads), str(memory_bytes), str(budget)]
+        sizes = (self._threads, self._memory_bytes(worker), self._budget_of(worker.device))
+        words += [worker.device, *map(str, sizes)]
         if not self._is_boxed:
             return words
-        is_gpu = worker.device != "cpu"
         read_only: tuple[sandbox.Mount, ...] = ((process.files.folder, SHOWN_AT),)
         if worker.framework in SHARED:
             read_only += (self._prepared,)
-        tmp_bytes = _TMP_BYTES.get(worker.framework, _SMALL_TMP_BYTES)
-        return sandbox.enclose(words, read_only=read_only, tmp_bytes=tmp_bytes, gpu=is_gpu, variables=_ALLOCATOR)
+        return sandbox.enclose(
+            words,
+            read_only=read_only,
+            tmp_bytes=self._tmp_bytes(worker),
+            seccomp_fd=filter_fd,
+            gpu=worker.device != "cpu",
+            variables=_ALLOCATOR,
+        )
 
 
 class _Process:
@@ -209,9 +265,10 @@ class _Process:
         if self.pid is not None:
             sandbox.kill(self.pid)
 
-    async def live(self, command: list[str], folder: Path) -> str:
-        """How it ended. Raises OSError when it could not be started."""
-        process = await self._spawn(command, folder)
+    async def live(self, group: Cgroup | None) -> str:
+        """From `spawn` to its end, and how it ended."""
+        process = self._process
+        assert process, "spawn comes first"
         assert process.stderr
         reading = asyncio.get_running_loop().create_task(self._read_complaints(process.stderr))
         try:
@@ -228,7 +285,8 @@ class _Process:
                 await process.wait()
             self._close_links()
             reading.cancel()
-        reason = self._kill_reason or (f"signal {-code}" if code < 0 else f"exit code {code}")
+        out_of_memory = "it needed more memory than a worker may have" if group and group.num_oom_kills() else ""
+        reason = self._kill_reason or out_of_memory or (f"signal {-code}" if code < 0 else f"exit code {code}")
         said = self._said.decode("utf-8", "replace").strip()
         log.warning("device worker ended", action="worker_lost", worker=str(self.id), reason=reason, said=said)
         return reason
@@ -252,16 +310,19 @@ class _Process:
             ended.cancel()
             await asyncio.gather(ready, ended, return_exceptions=True)
 
-    async def _spawn(self, command: list[str], folder: Path) -> asyncio.subprocess.Process:
-        """Start it with an empty working folder, an empty environment and inherited sockets."""
+    async def spawn(self, command: list[str], folder: Path, filter_fd: int | None) -> None:
+        """Start it with an empty working folder, an empty environment and inherited sockets.
+
+        Raises OSError when it could not be started.
+        """
         shutil.rmtree(folder, ignore_errors=True)
         self.files.folder.mkdir(mode=0o700, parents=True)
         pairs = [socket.socketpair() for _ in range(1 + MAX_LANES)]
         try:
             theirs = [self._inputs_fd, *(pair[1].fileno() for pair in pairs)]
-            process = self._process = await asyncio.create_subprocess_exec(
+            self._process = await asyncio.create_subprocess_exec(
                 *(*command, *map(str, theirs)),
-                pass_fds=theirs,
+                pass_fds=theirs if filter_fd is None else [*theirs, filter_fd],
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
@@ -278,7 +339,6 @@ class _Process:
             for _, other in pairs:
                 other.close()
         self._loads, *self.lanes = links
-        return process
 
     async def _link(self, sock: socket.socket) -> WorkerLink:
         sock.setblocking(False)

@@ -41,9 +41,6 @@ from serai_gpu_pool.device.stacking import Stacker
 from serai_gpu_pool.frameworks import registry
 from serai_gpu_pool.frameworks.base import Framework, LoadError, Source
 
-#: Threads and processes of a worker: ONNX Runtime makes some for each open session.
-_MOST_PROCESSES = 16_384
-
 
 class Worker:
     def __init__(self, framework: Framework, memory_bytes: int, arena: ReadOnlyArena) -> None:
@@ -189,7 +186,7 @@ def main() -> None:
     loads, *lanes = (Channel(socket.socket(fileno=fd), messages.MAX_LINK_BYTES) for fd in (loads_fd, *lane_fds))
     framework = registry.make(framework_name, device, int(threads), int(arena_bytes))  # pyright: ignore[reportArgumentType]
     process_control.limit_memory(int(memory_bytes))
-    process_control.contain(_MOST_PROCESSES)
+    process_control.contain(process_control.MOST_PROCESSES)
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
     worker = Worker(framework, int(memory_bytes), ReadOnlyArena(inputs_fd))

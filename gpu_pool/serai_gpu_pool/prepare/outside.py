@@ -9,7 +9,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 import msgspec
 
@@ -155,23 +155,8 @@ def _run(job: Job, folder: Path, timeout_s: float, sandboxed: bool) -> None:
     files = [folder / name for name in (GRAPH, WEIGHTS, RESULT)]
     for file in files:
         file.touch(0o600)
-    command = [sys.executable, "-I", "-B", "-m", "serai_gpu_pool.prepare"]
-    if sandboxed:
-        mounts = tuple((file, f"{_FOLDER}/{file.name}") for file in files)
-        model = ((Path(job.spec.path), _MODEL),)  # read-only as a mount: a descriptor could be opened for writing
-        variables = {"OMP_NUM_THREADS": str(job.threads)}
-        tmp_bytes = _TMP_BYTES + 2 * job.spec.num_bytes  # a SavedModel is unpacked there
-        command = sandbox.enclose(command, read_only=model, writable=mounts, tmp_bytes=tmp_bytes, variables=variables)
     with tempfile.TemporaryFile() as complaints:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,  # open for as long as we live: the box watches it
-            stdout=subprocess.DEVNULL,
-            stderr=complaints,
-            env={},
-            cwd="/",
-            start_new_session=True,
-        )
+        process = _start(job, files, complaints, sandboxed)
         try:
             _send(process, job)
             process.wait(timeout_s)
@@ -187,6 +172,34 @@ def _run(job: Job, folder: Path, timeout_s: float, sandboxed: bool) -> None:
         if process.returncode:
             complaints.seek(0)
             raise _crashed(job, process.returncode, complaints.read()[-_MAX_COMPLAINT:])
+
+
+def _start(job: Job, files: list[Path], complaints: IO[bytes], sandboxed: bool) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-I", "-B", "-m", "serai_gpu_pool.prepare"]
+    filter_fd = sandbox.open_filter() if sandboxed else None
+    if sandboxed:
+        command = sandbox.enclose(
+            command,
+            read_only=((Path(job.spec.path), _MODEL),),  # a mount: a descriptor could be opened for writing
+            writable=tuple((file, f"{_FOLDER}/{file.name}") for file in files),
+            tmp_bytes=_TMP_BYTES + 2 * job.spec.num_bytes,  # a SavedModel is unpacked there
+            seccomp_fd=filter_fd,
+            variables={"OMP_NUM_THREADS": str(job.threads)},
+        )
+    try:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,  # open for as long as we live: the box watches it
+            stdout=subprocess.DEVNULL,
+            stderr=complaints,
+            env={},
+            cwd="/",
+            pass_fds=() if filter_fd is None else (filter_fd,),
+            start_new_session=True,
+        )
+    finally:
+        if filter_fd is not None:
+            os.close(filter_fd)
 
 
 def _send(process: subprocess.Popen[bytes], job: Job) -> None:

@@ -1,42 +1,49 @@
-"""Start of a replica: confine ourselves, take the socket out of reach, then serve.
+"""Start of a box: say that we stand, get the job, confine ourselves, then do it.
 
 The host runs this with `python -I -S -B -c …`, so that neither the environment, the current directory nor
-site-packages decide what we import. The one argument is JSON, see `serai_runner.sandbox.base.Box.arguments`.
+site-packages decide what we import. The one argument is JSON: how to reach the host. The job comes from there.
 """
+
+from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
 
-from serai_runner.inside import confine, native, pipe
+from serai_runner.inside import confine
+from serai_runner.inside.host_link import HostLink, reach
 from serai_runner.inside.output import Output
-
-#: Our own descriptors live from here on, where programs that count from 0 do not meet them.
-_FIRST_OWN_FD = 200
 
 
 def main() -> None:
-    job = json.loads(sys.argv.pop())
+    link = HostLink(reach(json.loads(sys.argv.pop())))
     sys.argv[:] = ["serai"]
+    work(link, link.ask_job())
+
+
+def work(link: HostLink, job: dict) -> None:
+    """Do the job; does not return."""
+    link.keep_lifeline()
+    output = Output(link.output)
     confine.limit(job["rlimits"])
-    if job["parent"]:
-        confine.die_with(job["parent"])
+    os.environ.clear()
+    os.environ.update(job["variables"])
+    os.environ.update(link.door_variables())
     os.chdir(job["algorithm"])
-    sock = socket.socket(fileno=_own(job["fd"]))
-    os.close(job["fd"])
-    output = Output(_own(1))
-    serve = native.serve if job["kind"] == "python" else pipe.serve
-    serve(sock, output, job)
+    if job["kind"] == "algorithmia":
+        from serai_runner.inside import pipe
+
+        pipe.serve(link, output, job)
+    elif job["fork_after"]:
+        from serai_runner.inside import template
+
+        template.serve(link, output, job)
+    else:
+        from serai_runner.inside import native
+
+        native.serve(link, output, job)
     output.flush()
     os._exit(0)  # threads of the author must not keep a replica alive that nobody talks to
-
-
-def _own(fd: int) -> int:
-    """A duplicate in our range that children do not inherit."""
-    import fcntl
-
-    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_OWN_FD)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Limits a replica puts on itself before it touches the author's code. Hard limits: nobody can raise them again."""
 
+from __future__ import annotations
+
 import os
 import resource
 import signal

@@ -1,5 +1,7 @@
 """An author's exception as the fields of a Failure."""
 
+from __future__ import annotations
+
 import os
 import traceback
 

@@ -4,9 +4,12 @@
 const fs = require('fs');
 const path = require('path');
 const readline = require('readline');
+const { pathToFileURL } = require('url');
 
 const FIFO = '/tmp/algoout';
-const algorithm = require(path.join(process.cwd(), 'src', process.argv[2]));
+const FILE = path.join(process.cwd(), 'src', process.argv[2]);
+const IS_A_MODULE = ['ERR_REQUIRE_ESM', 'ERR_REQUIRE_ASYNC_MODULE'];
+let apply;
 
 function reply(value) {
   fs.writeFileSync(FIFO, JSON.stringify(value));
@@ -43,12 +46,39 @@ function answer(line) {
   try {
     const request = JSON.parse(line);
     const input = request.content_type === 'binary' ? Buffer.from(request.data, 'base64') : request.data;
-    const returned = algorithm.apply(input, done);
+    const returned = apply(input, done);
     if (returned && typeof returned.then === 'function') returned.then((value) => done(null, value), done);
   } catch (error) {
     done(error || new Error('unknown error'));
   }
 }
 
-readline.createInterface({ input: process.stdin }).on('line', answer);
-process.stdout.write('PIPE_INIT_COMPLETE\n');
+function start(loaded) {
+  const found = loaded.apply || (loaded.default && loaded.default.apply) || loaded.default;
+  if (typeof found !== 'function') {
+    throw new Error(`src/${process.argv[2]}.js exports no function apply(input, done)`);
+  }
+  apply = found;
+  readline.createInterface({ input: process.stdin }).on('line', answer);
+  process.stdout.write('PIPE_INIT_COMPLETE\n');
+}
+
+function stop(error) {
+  process.stderr.write(`${error && error.stack ? error.stack : error}\n`);
+  process.exit(1);
+}
+
+function load() {
+  try {
+    start(require(FILE));
+  } catch (error) {
+    if (!error || !IS_A_MODULE.includes(error.code)) throw error;
+    import(pathToFileURL(require.resolve(FILE)).href).then(start).catch(stop);
+  }
+}
+
+try {
+  load();
+} catch (error) {
+  stop(error);
+}

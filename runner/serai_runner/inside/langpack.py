@@ -4,12 +4,15 @@ Runs as a script in the author's interpreter. A module that runs its own loop (A
 returns from its import before the end of stdin, and then there is nothing left to do.
 """
 
-import base64
-import importlib
-import json
-import os
 import sys
-import traceback
+
+del sys.path[0]  # our folder: its modules are none of the author's
+
+import base64  # noqa: E402
+import importlib  # noqa: E402
+import json  # noqa: E402
+import os  # noqa: E402
+import traceback  # noqa: E402
 
 _FIFO = "/tmp/algoout"  # noqa: S108
 

@@ -3,6 +3,8 @@
 A file and not a pipe: nothing ever blocks on it, even while a C extension that prints holds the interpreter's lock.
 """
 
+from __future__ import annotations
+
 import os
 import sys
 from contextlib import suppress
@@ -23,18 +25,18 @@ class Output:
             with suppress(Exception):  # the author's code may have closed or replaced it
                 stream.flush()
 
-    def take(self, wanted: bool) -> bytes:
+    def take(self) -> bytes:
         """What was printed since the last time, which is then forgotten."""
         self.flush()
         try:
             size = os.lseek(self._fd, 0, os.SEEK_END)
             if size == 0:
                 return b""
-            text = self._read() if wanted else b""
+            text = self._read()
             os.ftruncate(self._fd, 0)
         except OSError:
             return b""
-        return text + _CUT if wanted and size > MAX_OUTPUT_BYTES else text
+        return text + _CUT if size > MAX_OUTPUT_BYTES else text
 
     def text(self) -> str:
         """What was printed so far, left where it is."""

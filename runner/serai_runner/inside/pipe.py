@@ -1,54 +1,66 @@
 """Algorithmia's pipe protocol, spoken to one long-lived process: a JSON line on stdin, a JSON value through a FIFO."""
 
+from __future__ import annotations
+
 import base64
 import binascii
 import json
 import os
-import socket
 import sys
 from time import monotonic, perf_counter
 from typing import Any
 
 from serai import _wire
 from serai_runner.inside import errors, values
+from serai_runner.inside.host_link import HostLink
+from serai_runner.inside.inbox import Inbox
 from serai_runner.inside.output import Output
 from serai_runner.inside.pipe_process import PipeEnded, PipeProcess
+from serai_runner.inside.scratch import Scratch
 
 #: The processes of Algorithmia's time take their own names for these two.
 _LANGUAGES = {"python": "python", "anaconda": "python", "javascript": "node", "node": "node"}
 _HERE = os.path.dirname(os.path.abspath(__file__))
 
 
-def serve(sock: socket.socket, output: Output, job: dict[str, Any]) -> None:
+def serve(link: HostLink, output: Output, job: dict[str, Any]) -> None:
     """Start the author's process, say when it is ready, and pass calls through until the host closes the socket."""
     try:
         process = PipeProcess(find_command(job), _environment(job), output)
     except (OSError, ValueError) as error:
-        _wire.send_frame(sock, [_wire.READY, errors.clip(str(error), errors.MAX_MESSAGE_BYTES), ""])
+        _refuse(link, str(error), "")
         return
     try:
         process.wait_ready()
     except PipeEnded as error:
         trace = error.stacktrace or output.text()
         last_line = trace.rstrip().rpartition("\n")[2]
-        message = errors.clip(f"{error}: {last_line}" if last_line else str(error), errors.MAX_MESSAGE_BYTES)
-        _wire.send_frame(sock, [_wire.READY, message, errors.clip(trace, errors.MAX_STACKTRACE_BYTES)])
+        _refuse(link, f"{error}: {last_line}" if last_line else str(error), trace)
         return
     process.collect_output()
-    output.take(wanted=False)
-    _wire.send_frame(sock, [_wire.READY, "", ""])
-    reader = _wire.FrameReader(sock)
-    while (frame := reader.read()) is not None:
+    link.send([_wire.READY, "", "", False, ""], output.take())
+    _answer_calls(link, output, process, Scratch(is_private=job["is_private"]))
+    process.stop()
+
+
+def _refuse(link: HostLink, message: str, trace: str) -> None:
+    message = errors.clip(message, errors.MAX_MESSAGE_BYTES)
+    link.send([_wire.READY, message, errors.clip(trace, errors.MAX_STACKTRACE_BYTES), False, ""])
+
+
+def _answer_calls(link: HostLink, output: Output, process: PipeProcess, scratch: Scratch) -> None:
+    inbox = Inbox(_wire.FrameReader(link.sock))
+    while (frame := inbox.next_call()) is not None:
         header, payload = frame
-        _, call_id, _, content_type, deadline, _, _, wants_output = header
+        call_id, content_type, deadline = header[1], header[3], header[4]
         if deadline <= monotonic():
-            _wire.send_frame(sock, [_wire.FAILURE, call_id, "TimeoutError", "expired", "", 0.0, 0])
+            link.send([_wire.FAILURE, call_id, "TimeoutError", "expired", "", 0.0, 0])
             continue
         reply, body = _answer(process, call_id, content_type, payload)
         process.collect_output()
-        text = output.take(wants_output)
-        _wire.send_frame(sock, [*reply, len(text)], body, text)
-    process.stop()
+        text = output.take()
+        scratch.empty()
+        link.send([*reply, len(text)], body, text)
 
 
 def _answer(process: PipeProcess, call_id: int, content_type: str, payload: bytes) -> tuple[list[Any], bytes]:
@@ -135,9 +147,9 @@ def find_command(job: dict[str, Any]) -> list[str]:
     conf = _read_conf(job["algorithm"])
     entry = job["entry"] or conf.get("algoname", "")
     language = conf.get("language") or conf.get("langauge") or "python"  # the second spelling is in the wild
-    runtime = next((name for prefix, name in _LANGUAGES.items() if str(language).startswith(prefix)), None)
+    runtime = next((name for prefix, name in _LANGUAGES.items() if str(language).lower().startswith(prefix)), None)
     if runtime == "python":
-        return [sys.executable, "-P", "-B", os.path.join(_HERE, "langpack.py"), entry]
+        return [sys.executable, "-B", os.path.join(_HERE, "langpack.py"), entry]
     if runtime == "node":
         return ["node", os.path.join(_HERE, "langpack.js"), entry]
     raise ValueError(f"language {language!r} needs an executable bin/pipe in the repository")
@@ -161,6 +173,7 @@ def _environment(job: dict[str, Any]) -> dict[str, str]:
         # Our sitecustomize appends the packages: in PYTHONPATH their backports would hide the standard library.
         "PYTHONPATH": os.pathsep.join((os.path.join(_HERE, "shim"), job["algorithm"])),
         "SERAI_ENVIRONMENT": packages,
+        "SERAI_RUNTIME": os.path.dirname(os.path.dirname(_HERE)),
         "NODE_PATH": os.path.join(packages, "node_modules") if packages else "",
         "PYTHONDONTWRITEBYTECODE": "1",
     }

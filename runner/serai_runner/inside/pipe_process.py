@@ -1,5 +1,7 @@
 """The author's process behind the pipe protocol."""
 
+from __future__ import annotations
+
 import os
 import select
 import subprocess

@@ -1,8 +1,11 @@
 """Inputs and results as bytes. JSON is strict both ways: no NaN, and the place of an offence is named."""
 
+from __future__ import annotations
+
 import json
 import math
 import re
+import sys
 from array import array
 from itertools import accumulate
 from typing import Any
@@ -56,8 +59,8 @@ def _check_depth(text: str) -> None:
 #: As the gateway's, which looks at the values of small inputs only.
 MAX_DEPTH = 100
 _LARGE_CHARACTERS = 16 * 1024
-#: Possessive: a pattern that could go back would remember 10 MiB of places to go back to.
-_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
+#: Possessive, where Python has that: a pattern that could go back would remember 10 MiB of places to go back to.
+_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"' if sys.version_info >= (3, 11) else r'"[^"\\]*(?:\\.[^"\\]*)*"')
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _TO_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 

@@ -1,25 +1,59 @@
 """Where replicas run. One narrow protocol, a file per implementation, chosen here by name."""
 
-from serai_runner.sandbox.base import Box, Sandbox, SandboxUnavailable
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from serai.box.cgroups import Cgroups
+from serai_runner.sandbox.base import Box, BuildBox, Sandbox, SandboxUnavailable
 from serai_runner.sandbox.bubblewrap import Bubblewrap
 from serai_runner.sandbox.plain import Plain
-from serai_runner.settings import Settings
 
-__all__ = ["Box", "Sandbox", "SandboxUnavailable", "choose_sandbox"]
+if TYPE_CHECKING:  # the settings name what is here
+    from serai_runner.settings import Settings
+
+__all__ = ["Box", "BuildBox", "Sandbox", "SandboxUnavailable", "choose_sandbox"]
 
 
-def choose_sandbox(settings: Settings) -> tuple[Sandbox, str]:
+def choose_sandbox(settings: "Settings", cgroups: Cgroups | None = None) -> tuple[Sandbox, str]:
     """The sandbox to use, and a warning to show (empty: none).
+
+    "auto" takes Docker where an engine answers that has the image of replicas: somebody has built it for that. Else
+    bubblewrap.
+
+    Args:
+        cgroups: what limits the boxes of this host; None for one that starts none.
 
     Raises:
         SandboxUnavailable: the settings ask for one that does not work here.
     """
-    plain = Plain(settings.run_directory)
+    cgroups = cgroups or Cgroups.detect("serai", membership=Path(os.devnull))
+    plain = Plain(settings.run_directory, cgroups)
     if settings.sandbox == "none":
         return plain, "replicas run WITHOUT a sandbox: an author's code can read and change all that this user can"
-    try:
-        return Bubblewrap.probe(settings), ""
-    except SandboxUnavailable as error:
-        if settings.sandbox == "bubblewrap":
-            raise
-        return plain, f"replicas run WITHOUT a sandbox ({error}): publish only code that you trust"
+    reasons = []
+    for name in ("docker", "bubblewrap"):
+        if settings.sandbox not in ("auto", name):
+            continue
+        try:
+            return _probe(name, settings, cgroups), ""
+        except SandboxUnavailable as error:
+            if settings.sandbox == name:
+                raise
+            reasons.append(str(error))
+    return plain, f"replicas run WITHOUT a sandbox ({'; '.join(reasons)}): publish only code that you trust"
+
+
+def _probe(name: str, settings: "Settings", cgroups: Cgroups) -> Sandbox:
+    if name == "bubblewrap":
+        return Bubblewrap.probe(settings, cgroups)
+    engine = settings.docker.engine
+    if engine.startswith("unix://") and not Path(engine.removeprefix("unix://")).is_socket():
+        raise SandboxUnavailable(f"no Docker engine answers at {engine}")
+    from serai_runner.sandbox.docker import Docker  # the engine's library takes 150 ms to import
+
+    return Docker.probe(
+        settings.home, settings.docker, log=lambda line: structlog.get_logger().info(line, action="docker")
+    )

@@ -1,131 +1,211 @@
 """Replicas in Linux namespaces, through the `bwrap` command."""
 
+import asyncio
+import contextlib
+import json
 import os
-import shutil
-import subprocess
+import socket
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from serai.box import bubblewrap as bwrap
+from serai.box import seccomp
+from serai.box.cgroups import Cgroups
+from serai_runner import pythons
+from serai_runner.calls import Ending
 from serai_runner.sandbox.base import (
+    ALGORITHM,
+    BOOT,
+    ENVIRONMENT,
     INSIDE_FOLDER,
     INTERPRETER,
+    POOL,
     PYTHON_PREFIX,
+    RUNTIME,
     SDK_FOLDER,
     Box,
+    BoxEvents,
+    BuildBox,
+    Job,
+    Limits,
+    RunningBox,
     SandboxUnavailable,
-    replica_command,
-    replica_environment,
+    box_variables,
+    make_job,
 )
-from serai_runner.settings import Settings
+from serai_runner.sandbox.egress import Egress, EgressError
+from serai_runner.sandbox.process_box import ProcessBox
 
-_NOBODY = "65534"
-#: Mounted read-only from the machine where it exists: what programs and shared libraries need.
-_SYSTEM = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/sbin", "/etc/ld.so.cache", "/etc/alternatives")
-#: And what name resolution and TLS need, for versions that may use the network.
-_NETWORK = (
-    "/etc/resolv.conf",
-    "/etc/hosts",
-    "/etc/nsswitch.conf",
-    "/etc/ssl",
-    "/etc/pki",
-    "/etc/ca-certificates",
-    "/etc/services",
-)
-#: Files of /proc that tell about the machine or change it. When the host runs as root, so does the sandbox as the
-#: kernel sees it, and the files of /proc that root owns are writable inside unless something lies over them.
-_PROC_FILES = (
-    "config.gz", "iomem", "kallsyms", "kcore", "keys", "kmsg", "kpagecgroup", "kpagecount", "kpageflags",
-    "latency_stats", "mtrr", "sched_debug", "slabinfo", "sysrq-trigger", "timer_list", "vmallocinfo",
-)  # fmt: skip
-_PROC_FOLDERS = ("acpi", "asound", "bus", "driver", "fs", "irq", "pressure", "scsi")
-#: Starts of an interpreter in a fresh sandbox take 50 ms; a machine under load may need much longer.
-_PROBE_TIMEOUT_S = 20
+if TYPE_CHECKING:
+    from serai_runner.settings import Settings
+
 _SHM_BYTES = 64 << 20
+#: Where the command of a build finds its filter.
+_FILTER_FD = 9
+#: A package manager unpacks here what it fetches.
+_BUILD_TMP_BYTES = 1 << 30
 
 
 class Bubblewrap:
-    """Own users, processes, network, mounts, ipc, host name and cgroups; no capabilities; dies with the host."""
+    """Own users, processes, network, mounts, ipc, host name and cgroups; no capabilities, few system calls; dies with
+    the host."""
 
     name = "bubblewrap"
     is_isolating = True
+    default_python = pythons.OURS
+    can_fork = True
 
-    def __init__(self, etc: Path, forbids_user_namespaces: bool = True) -> None:
-        self._bwrap = shutil.which("bwrap") or "bwrap"
-        self._etc = etc
-        self._base = self._base_arguments(forbids_user_namespaces)
+    def __init__(self, home: Path, cgroups: Cgroups) -> None:
+        self._home = home
+        self._cgroups = cgroups
+        self._egress = Egress(home)
 
     @classmethod
-    def probe(cls, settings: Settings) -> "Bubblewrap":
+    def probe(cls, settings: "Settings", cgroups: Cgroups) -> "Bubblewrap":
         """One that works here. Raises SandboxUnavailable with what bwrap said."""
-        if shutil.which("bwrap") is None:
-            raise SandboxUnavailable("the bwrap command is missing: install the package bubblewrap")
-        etc = _write_etc(settings.run_directory / "sandbox")
-        said = ""
-        for forbids in (True, False):  # older versions cannot forbid user namespaces inside
-            sandbox = cls(etc, forbids)
-            said = sandbox._try()
-            if not said:
-                return sandbox
-        raise SandboxUnavailable(f"bwrap does not work on this machine: {said}")
+        said = bwrap.probe((*_python_mounts(PYTHON_PREFIX), "--", INTERPRETER, "-I", "-S", "-c", "pass"))
+        if said:
+            raise SandboxUnavailable(said)
+        return cls(settings.home, cgroups)
 
-    def command(self, box: Box) -> list[str]:
-        spec = box.spec
-        words = [*self._base, "--size", str(box.tmp_bytes), "--tmpfs", "/tmp"]  # noqa: S108
-        words += ["--ro-bind", spec.code, "/opt/algorithm"]
-        if spec.environment:
-            words += ["--ro-bind", spec.environment, "/opt/environment"]
-        if box.models:
-            words += ["--ro-bind", box.models, "/run/serai"]
-        if spec.network:
-            for path in _NETWORK:
-                words += ["--ro-bind-try", path, path]
-        else:
-            words += ["--unshare-net"]
-        words += ["--remount-ro", "/", "--chdir", "/opt/algorithm", "--"]
-        inside = "/opt/environment" if spec.environment else None
-        return words + replica_command(box, "/opt/serai", "/opt/algorithm", inside, parent=0)
+    def start(self, box: Box, output: int, events: BoxEvents) -> RunningBox:
+        if not box.spec.network:
+            return self._start(box, output, events, [])
+        networked = _NetworkedBox(self._egress, box.number, events)
+        networked.begin(lambda words, events: self._start(box, output, events, words))
+        return networked
 
-    def environment(self, box: Box) -> dict[str, str]:
-        return replica_environment(box, "/run/serai/pool.sock")
+    def job(self, box: Box) -> Job:
+        python = _interpreter_of(box)
+        return make_job(box, box_variables(box, os.path.dirname(python.executable)))
 
-    def _base_arguments(self, forbids_user_namespaces: bool) -> list[str]:
-        words = [self._bwrap, "--unshare-user", "--uid", _NOBODY, "--gid", _NOBODY]
-        words += ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--hostname", "serai"]
-        words += ["--die-with-parent", "--new-session", "--cap-drop", "ALL"]
-        for path in _SYSTEM:
-            words += ["--ro-bind-try", path, path]
-        if not PYTHON_PREFIX.startswith("/usr/") and PYTHON_PREFIX != "/usr":
-            words += ["--ro-bind", PYTHON_PREFIX, PYTHON_PREFIX]
-        words += ["--ro-bind", str(self._etc / "passwd"), "/etc/passwd"]
-        words += ["--ro-bind", str(self._etc / "group"), "/etc/group"]
-        words += ["--ro-bind", str(SDK_FOLDER), "/opt/serai/serai"]
-        words += ["--ro-bind", str(INSIDE_FOLDER), "/opt/serai/serai_runner/inside"]
-        words += ["--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys"]
-        for name in _PROC_FILES:
-            if os.path.exists(f"/proc/{name}"):
-                words += ["--ro-bind", "/dev/null", f"/proc/{name}"]
-        for name in _PROC_FOLDERS:
-            if os.path.isdir(f"/proc/{name}"):
-                words += ["--tmpfs", f"/proc/{name}", "--remount-ro", f"/proc/{name}"]
-        words += ["--dev", "/dev", "--remount-ro", "/dev", "--size", str(_SHM_BYTES), "--tmpfs", "/dev/shm"]  # noqa: S108
-        if forbids_user_namespaces:
-            words += ["--disable-userns"]
-        return words
+    def build_command(self, build: BuildBox) -> list[str]:
+        has_filter = not seccomp.why_no_filter()
+        words = bwrap.box_arguments(
+            network=build.network,
+            tmp_bytes=_BUILD_TMP_BYTES,
+            shm_bytes=_SHM_BYTES,
+            seccomp_fd=_FILTER_FD if has_filter else None,
+        )
+        words = words[2:]  # without `env -i`: its variables are those of the command, where `ps` does not show them
+        if has_filter:
+            words = ["/bin/sh", "-c", f'exec {_FILTER_FD}<"$0"; exec "$@"', str(self._filter_file()), *words]
+        words += ["--bind", str(build.folder), ALGORITHM]
+        for folder, inside in build.read_only:
+            words += ["--ro-bind", str(folder), inside]
+        return [*words, "--remount-ro", "/", "--chdir", ALGORITHM, "--", *build.command]
 
-    def _try(self) -> str:
-        """What bwrap complained about; empty when a process ran."""
-        words = [*self._base, "--unshare-net", "--", INTERPRETER, "-I", "-S", "-c", "pass"]
+    def _filter_file(self) -> Path:
+        """The filter of system calls as a file, for commands that others start."""
+        path = self._home / "run" / "box.filter"
+        program = seccomp.filter_program()
+        if not path.is_file() or path.read_bytes() != program:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            part = path.with_suffix(f".part-{os.getpid()}")
+            part.write_bytes(program)
+            part.replace(path)
+        return path
+
+    async def close(self) -> None:
+        pass  # boxes die with us, and networks with their boxes
+
+    def _start(self, box: Box, output: int, events: BoxEvents, before: list[str]) -> RunningBox:
+        limits = box.limits
+        group = self._cgroups.create(box.number, limits.memory_bytes, limits.pids, limits.cpus)
+        process = ProcessBox(events, group)
+        filter_fd = seccomp.open_filter()
         try:
-            done = subprocess.run(words, env={}, capture_output=True, timeout=_PROBE_TIMEOUT_S, check=False)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            return str(error)
-        if done.returncode == 0:
-            return ""
-        return done.stderr.decode("utf-8", "replace").strip() or f"exit code {done.returncode}"
+            descriptors = (filter_fd,) if filter_fd is not None else ()
+            process.start(lambda fd: before + self._command(box, fd, filter_fd), {}, output, descriptors)
+        finally:
+            if filter_fd is not None:
+                os.close(filter_fd)
+        return process
+
+    def _command(self, box: Box, fd: int, filter_fd: int | None) -> list[str]:
+        spec, python = box.spec, _interpreter_of(box)
+        words = bwrap.box_arguments(
+            network=spec.network, tmp_bytes=box.limits.tmp_bytes, shm_bytes=_SHM_BYTES, seccomp_fd=filter_fd
+        )
+        words += _python_mounts(python.prefix)
+        for source, inside in ((spec.code, ALGORITHM), (spec.environment, ENVIRONMENT), (box.models, POOL)):
+            if source:
+                words += ["--ro-bind", source, inside]
+            elif not spec.code:
+                words += ["--dir", inside]
+        if spec.network:
+            words += ["--ro-bind", str(self._egress.resolv_conf()), "/etc/resolv.conf"]
+        words += ["--remount-ro", "/", "--chdir", ALGORITHM, "--"]
+        return [*words, python.executable, "-I", "-S", "-B", "-c", BOOT, RUNTIME, json.dumps({"fd": fd})]
 
 
-def _write_etc(folder: Path) -> Path:
-    """The few lines of /etc that libraries ask for: who am I."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "passwd").write_text(f"algo:x:{_NOBODY}:{_NOBODY}:algorithm:/tmp:/bin/sh\n")
-    (folder / "group").write_text(f"algo:x:{_NOBODY}:\n")
-    return folder
+def _python_mounts(prefix: str) -> list[str]:
+    words = ["--ro-bind", str(SDK_FOLDER), f"{RUNTIME}/serai"]
+    words += ["--ro-bind", str(INSIDE_FOLDER), f"{RUNTIME}/serai_runner/inside"]
+    if not prefix.startswith("/usr/") and prefix != "/usr":
+        words += ["--ro-bind", prefix, prefix]
+    return words
+
+
+def _interpreter_of(box: Box) -> pythons.Interpreter:
+    try:
+        return pythons.find(box.spec.python)
+    except pythons.UnknownPython as error:
+        raise SandboxUnavailable(str(error)) from error
+
+
+class _NetworkedBox:
+    """A box that starts when its network is there, which takes some commands, and takes it away at its end."""
+
+    def __init__(self, egress: Egress, number: int, events: BoxEvents) -> None:
+        self._egress = egress
+        self._number = number
+        self._events = events
+        self._loop = asyncio.get_running_loop()
+        self._box: RunningBox | None = None
+        self._is_doomed = False
+
+    def begin(self, start: Callable[[list[str], BoxEvents], RunningBox]) -> None:
+        self._task = self._loop.create_task(self._begin(start))
+
+    @property
+    def pid(self) -> int | None:
+        return self._box.pid if self._box is not None else None
+
+    def limit(self, limits: Limits) -> None:
+        if self._box is not None:
+            self._box.limit(limits)
+
+    def kill(self) -> None:
+        self._is_doomed = True
+        if self._box is not None:
+            self._box.kill()
+
+    async def _begin(self, start: Callable[[list[str], BoxEvents], RunningBox]) -> None:
+        try:
+            namespace = await asyncio.to_thread(self._egress.namespace, self._number)
+        except EgressError as error:
+            self._events.on_ended(Ending(f"it has no network: {error}", is_platform=True))
+            return
+        if self._is_doomed:
+            self.on_ended(Ending("not needed any more"))
+            return
+        try:
+            self._box = start(["nsenter", f"--net={namespace}", "--"], self)
+        except (OSError, SandboxUnavailable) as error:
+            self.on_ended(Ending(str(error), is_platform=True))
+
+    def on_connected(self, sock: socket.socket) -> None:
+        self._events.on_connected(sock)
+
+    def on_booted(self, sock: socket.socket, door: socket.socket | None) -> None:
+        self._events.on_booted(sock, door)
+
+    def on_ended(self, ending: Ending) -> None:
+        self._removing = self._loop.create_task(self._remove())
+        self._events.on_ended(ending)
+
+    async def _remove(self) -> None:
+        with contextlib.suppress(EgressError):
+            await asyncio.to_thread(self._egress.remove, self._number)

@@ -20,6 +20,7 @@ COMMANDS = {
     "new": "make a folder with a working algorithm",
     "publish": "publish the algorithm in a folder",
     "algorithms": "list the algorithms you may call",
+    "logs": "show what an algorithm of yours printed, and how it failed",
     "pool": "show what is in memory and why, and steer it",
     "version": "say which version this is",
 }

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from serai.cli._connection import add_connection_options, connect
+from serai.cli._streaming import Printer, follow
 from serai.cli._terminal import pretty_json, say, show_json, show_text, write_bytes
 from serai.errors import AlgorithmError, SeraiError
 
@@ -19,11 +20,13 @@ if TYPE_CHECKING:
 EXAMPLE = """
 -d sends JSON where TEXT is JSON, else text; -f sends the file's bytes. --type says otherwise.
 The result: text as it is, JSON indented, binary as bytes (to a file or a pipe, not to a terminal).
+--stream: each item as it comes, JSON on a line of its own; progress on stderr. Ctrl-C cancels the call.
 
 example:
   serai call demo/hello -d HAL
   serai call vision/classify/1.2 -f photo.jpg --timeout 10
   serai call demo/sum -d '{"numbers": [1, 2, 3]}' --json
+  serai call demo/count -d 10 --stream
 """
 
 Form = Literal["json", "text", "binary", "void"]
@@ -45,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="FILE", help="write the result here, exactly as it is")
     parser.add_argument("--version", metavar="V", help="1.2.0, 1.2.*, latest or a hash (default: latest)")
     parser.add_argument("--timeout", type=_seconds, metavar="S", help="give up after so many seconds (server: 300)")
+    parser.add_argument("--stream", action="store_true", help="print what the algorithm yields, as it comes")
     parser.add_argument("--stdout", action="store_true", help="show on stderr what the algorithm printed (owner only)")
     answer = parser.add_mutually_exclusive_group()
     answer.add_argument("--json", action="store_true", help="print the whole answer, with metadata, as JSON")
@@ -58,23 +62,38 @@ def run(args: argparse.Namespace) -> int:
     except ValueError as error:
         args.usage_error(str(error))
         raise  # not reached: usage_error exits
+    if args.stream and args.raw:
+        args.usage_error("--raw has no meaning with --stream: items are printed as they are")
     payload = _read_input(args)
     _check_output(args.output)
+    printer = Printer(args.output, args.json) if args.stream else None
     with connect(args) as client:
         algorithm = client.algo(str(reference))
         algorithm.set_options(args.timeout, args.stdout, "raw" if args.raw else "default")
         try:
-            response = algorithm.pipe(payload)
+            response = algorithm.pipe(payload) if printer is None else follow(algorithm, payload, printer)
         except AlgorithmError as error:
             _show_stdout(error.stdout)
             raise
     _show_stdout(response.metadata.stdout)
+    if printer is not None and _end_stream(printer, response, args):
+        return 0
     form, value = _render(response, args)
     if args.output is not None:
         _save(Path(args.output), _encode(form, value))
     else:
         _show(form, value, args.raw)
     return 0
+
+
+def _end_stream(printer: Printer, response: "Response", args: argparse.Namespace) -> bool:
+    """Whether all has been shown; else there is a result, of an algorithm that yielded nothing."""
+    if args.json:
+        printer.line(_whole_answer(response))
+    elif response.metadata.content_type != "void":
+        return False
+    printer.close()
+    return True
 
 
 def _reference(text: str) -> "Reference":
@@ -200,6 +219,8 @@ def _whole_answer(response: "Response") -> dict[str, object]:
     metadata: dict[str, object] = {"content_type": about.content_type, "duration": about.duration}
     if about.request_id:
         metadata["request_id"] = about.request_id
+    if about.num_items:
+        metadata["num_items"] = about.num_items
     if about.stdout is not None:
         metadata["stdout"] = about.stdout
     return {"result": result, "metadata": metadata}

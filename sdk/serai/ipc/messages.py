@@ -2,12 +2,16 @@
 
     gateway ──▶ runner host or pool     Define, Call, Cancel, Drain, Stats
     runner host or pool ──▶ gateway     Result, Failure, Refusal, Unknown, Stats
+    gateway ──▶ runner host             More, Keep, ReadLog
+    runner host ──▶ gateway             Item, Progress, Waiting, Logged; on a connection of its own: Bound
     gateway ──▶ pool                    Infer, Inspect, Command
     pool ──▶ gateway                    Inferred, Inspected, Commanded
     runner host ──▶ pool                Admit, Withdraw
     pool ──▶ runner host                Admitted
-    runner host ──▶ replica             Call (version left empty)
-    replica ──▶ runner host             Ready, Result, Failure
+    runner host ──▶ replica             Call (version left empty), Cancel, More
+    replica ──▶ runner host             Booted, Ready, Result, Failure, Item, Progress
+    runner host ──▶ template            Fork
+    template ──▶ runner host            Booted, Ready, Forked, Ended
     replica ──▶ pool                    Run, Share
     pool ──▶ replica                    Ran, Shared, Failure, Refusal
 
@@ -16,84 +20,25 @@ Headers are msgpack arrays: [tag, field, field, …] in the order written here. 
 which all processes of one machine share.
 """
 
-import zlib
 from typing import Literal
 
 import msgspec
 
-ContentType = Literal["json", "text", "binary", "void"]
-#: A version's code: Python with our own runtime, an Algorithmia repository, or nothing but a model.
-Kind = Literal["python", "algorithmia", "model"]
+from serai.ipc.specs import ContentType, Kind, Limits, ModelFormat, ModelSpec, Scaling, TensorSpec, VersionSpec
 
-
-#: How a model file is written. Only "onnx" is data; loading any of the others may run what the file says.
-ModelFormat = Literal["onnx", "torchscript", "torch_export", "saved_model"]
-
-
-class TensorSpec(msgspec.Struct, frozen=True, array_like=True):
-    """An input or output of a model. A free dimension is -1; no shape: not even the rank is known."""
-
-    name: str
-    dtype: str  # NumPy's name
-    shape: tuple[int, ...] | None
-
-
-class ModelSpec(msgspec.Struct, frozen=True, array_like=True):
-    """A model file of one version, by content."""
-
-    name: str
-    sha256: str
-    path: str  # absolute, inside the file store
-    format: ModelFormat
-    num_bytes: int
-    owner: str = ""  # of the version; formats that are programs share a worker with this owner's models only
-    prepared: str = ""  # folder with the form that loads fastest (see serai_gpu_pool.prepare); empty: there is none
-    inputs: tuple[TensorSpec, ...] = ()  # as found or declared at publish time
-    outputs: tuple[TensorSpec, ...] = ()
-    algorithm: str = ""  # name of the algorithm that it belongs to
-
-    @property
-    def key(self) -> str:
-        """What the pool knows this model by. A file that is only data is shared by all who published it.
-
-        A program is its owner's, with the inputs and outputs that were declared for it: another version of the same
-        file may declare others.
-        """
-        return self.sha256 if self.format == "onnx" else f"{self.of_whom}/{self.sha256}"
-
-    @property
-    def of_whom(self) -> str:
-        """Whose program it is, and with which inputs and outputs: 8 hex digits, so that versions differ in them."""
-        if not self.inputs and not self.outputs:
-            return self.owner
-        return f"{self.owner}/{zlib.crc32(_encode((self.inputs, self.outputs))):08x}"
-
-
-class Limits(msgspec.Struct, frozen=True, array_like=True):
-    timeout_s: float = 300.0
-    memory_bytes: int = 1 << 30
-    concurrency: int = 1  # calls a replica handles at once
-
-
-class VersionSpec(msgspec.Struct, frozen=True, array_like=True):
-    """All that a daemon needs to run one version. Immutable, so a daemon may keep it for ever."""
-
-    key: str  # "owner/name@hash": unique for this code
-    owner: str
-    name: str
-    kind: Kind
-    code: str  # directory of the unpacked tree; empty for kind "model"
-    environment: str | None = None  # directory of installed packages, or None
-    entry: str = ""  # python: module under src/; algorithmia: algorithm name
-    models: tuple[ModelSpec, ...] = ()
-    limits: Limits = Limits()
-    network: bool = False
+__all__ = [  # the specs are what messages are made of: one import brings both
+    "ContentType", "Kind", "Limits", "ModelFormat", "ModelSpec", "Scaling", "TensorSpec", "VersionSpec",
+]  # fmt: skip
 
 
 class Define(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """Before the first Call of a version on a connection. Each connection starts with none defined."""
 
     spec: VersionSpec
+
+
+#: What a template does before replicas are forked from it. Empty: there is none, each box is a replica.
+ForkPoint = Literal["", "import", "load"]
 
 
 class Call(msgspec.Struct, frozen=True, array_like=True, tag=2):
@@ -106,10 +51,13 @@ class Call(msgspec.Struct, frozen=True, array_like=True, tag=2):
     call_id: str  # "req-…", for logs
     payer: str  # account, for fair shares
     wants_stdout: bool = False
+    wants_items: bool = False  # send what the algorithm yields as it comes, and how the call is doing
+    root: str = ""  # call_id of the call that this one was made for; empty: it is nobody's child
+    depth: int = 0  # calls above this one
 
 
 class Cancel(msgspec.Struct, frozen=True, array_like=True, tag=3):
-    """The caller has gone: drop the call if it is queued, ignore its answer if it runs."""
+    """The caller has gone: drop the call if it is queued, end it if it runs."""
 
     id: int
 
@@ -170,6 +118,8 @@ class Ready(msgspec.Struct, frozen=True, array_like=True, tag=9):
 
     error: str = ""
     stacktrace: str = ""
+    is_template: bool = False  # it takes no calls, but Fork
+    fork_after: ForkPoint = ""  # from where the next box of this version should fork, as this one has learnt
 
 
 class Admit(msgspec.Struct, frozen=True, array_like=True, tag=10):
@@ -311,6 +261,111 @@ class Commanded(msgspec.Struct, frozen=True, array_like=True, tag=21):
     id: int
 
 
+class Item(msgspec.Struct, frozen=True, array_like=True, tag=24):
+    """One thing that the algorithm yielded, for a call with `wants_items`. Payload: the item.
+
+    At most WINDOW of them, or WINDOW_BYTES, are on their way: after that the replica waits for a More.
+    """
+
+    id: int
+    content_type: ContentType
+
+
+class More(msgspec.Struct, frozen=True, array_like=True, tag=25):
+    """The caller has taken so many items of this call, the oldest ones."""
+
+    id: int
+    num_items: int
+
+
+#: Items of a call that may be on their way, unacknowledged…
+WINDOW = 16
+#: …and what they may hold together. One is always let through, so that items of 10 MiB go one by one.
+WINDOW_BYTES = 1 << 20
+
+
+class Progress(msgspec.Struct, frozen=True, array_like=True, tag=26):
+    """How far the algorithm is, in its own words, for a call with `wants_items`."""
+
+    id: int
+    fraction: float  # 0 to 1; -1: it does not know
+    text: str = ""
+
+
+class Waiting(msgspec.Struct, frozen=True, array_like=True, tag=27):
+    """Why a call with `wants_items` has not begun: sent when it queues, and when that changes."""
+
+    id: int
+    state: Literal["queued", "starting"]
+    position: int  # calls before it
+    estimate_s: float  # until it begins; 0: unknown
+
+
+class Keep(msgspec.Struct, frozen=True, array_like=True, tag=28):
+    """The versions (defined before) that are to have their `scaling.min_replicas`; all others need not."""
+
+    versions: tuple[str, ...]
+
+
+class Fork(msgspec.Struct, frozen=True, array_like=True, tag=29):
+    """To a template: make a replica of yourself. Its socket and its output file come with this frame."""
+
+    number: int
+
+
+class Forked(msgspec.Struct, frozen=True, array_like=True, tag=30):
+    """From a template, with the new process's pidfd; without one it could not: `error` says why."""
+
+    number: int
+    error: str = ""
+
+
+class Ended(msgspec.Struct, frozen=True, array_like=True, tag=31):
+    """From a template: a replica that it made has ended, with this status of waitpid(2)."""
+
+    number: int
+    status: int
+
+
+class ReadLog(msgspec.Struct, frozen=True, array_like=True, tag=32):
+    """Ask the runner host for a version's log: the last `tail` lines, then, with `follow`, what comes until Cancel."""
+
+    id: int
+    version: str
+    tail: int = 100
+    follow: bool = False
+
+
+class Logged(msgspec.Struct, frozen=True, array_like=True, tag=33):
+    """Payload: lines of a log, each a JSON object and a newline. The last one of a question says `is_end`."""
+
+    id: int
+    is_end: bool
+
+
+class Booted(msgspec.Struct, frozen=True, array_like=True, tag=35):
+    """First from a box: our part of it stands and waits for its Job.
+
+    With it comes a listening TCP socket of the box's own loopback, which the host accepts connections from: what the
+    author's code sends there goes to the gateway in the name of the call that runs.
+    """
+
+
+class Bound(msgspec.Struct, frozen=True, array_like=True, tag=34):
+    """First on a connection from the runner host to the gateway: what follows is HTTP that a running call sends.
+
+    It is this call's right to ask, whatever keys the HTTP names; when the call ends, the host ends the connection.
+    """
+
+    payer: str  # account whose call it is
+    version: str  # VersionSpec.key of the algorithm that asks
+    call_id: str
+    root: str
+    depth: int  # of the call itself
+    deadline: float
+    may_call: bool
+
+
 Message = (
     Define
     | Call
@@ -335,6 +390,18 @@ Message = (
     | Commanded
     | Share
     | Shared
+    | Item
+    | More
+    | Progress
+    | Waiting
+    | Keep
+    | Fork
+    | Forked
+    | Ended
+    | ReadLog
+    | Logged
+    | Bound
+    | Booted
 )
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -1,4 +1,4 @@
-"""Unix sockets that only we may use: mode 0600 and a check of the peer's uid."""
+"""Unix sockets that only we may use, or we and the boxes they are mounted in: modes, and a check of the peer's uid."""
 
 import asyncio
 import os
@@ -9,6 +9,8 @@ from pathlib import Path
 
 #: The kernel's limit on a Unix socket's path (108 with the closing NUL on Linux).
 MAX_SOCKET_PATH_BYTES = 107
+#: User of the processes in containers (`Dockerfile.runner`). Boxes of other kinds have ours, as the kernel sees them.
+BOX_UID = 2222
 
 
 def peer_uid(transport: asyncio.BaseTransport) -> int:
@@ -24,8 +26,13 @@ def is_own_peer(transport: asyncio.BaseTransport) -> bool:
     return peer_uid(transport) in (os.getuid(), 0)
 
 
-def bind_unix(path: Path) -> socket.socket:
-    """A listening socket at `path`, 0600 from its first moment; what a dead process left there is replaced.
+def is_box_peer(transport: asyncio.BaseTransport) -> bool:
+    """Whether it may be a replica. The folder of its socket says which: it is closed to everybody else."""
+    return peer_uid(transport) in (os.getuid(), 0, BOX_UID)
+
+
+def bind_unix(path: Path, mode: int = 0o600) -> socket.socket:
+    """A listening socket at `path`, of this mode from its first moment; what a dead process left there is replaced.
 
     Raises:
         OSError: the path is too long or its folder is not writable.
@@ -36,7 +43,7 @@ def bind_unix(path: Path) -> socket.socket:
     if staged.is_socket():
         staged.unlink()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    before = os.umask(0o177)
+    before = os.umask(0o777 & ~mode)
     try:
         listener.bind(str(staged))
     finally:
@@ -46,5 +53,7 @@ def bind_unix(path: Path) -> socket.socket:
     return listener
 
 
-async def serve_unix(path: Path, factory: Callable[[], asyncio.BaseProtocol]) -> asyncio.AbstractServer:
-    return await asyncio.get_running_loop().create_unix_server(factory, sock=bind_unix(path))
+async def serve_unix(
+    path: Path, factory: Callable[[], asyncio.BaseProtocol], mode: int = 0o600
+) -> asyncio.AbstractServer:
+    return await asyncio.get_running_loop().create_unix_server(factory, sock=bind_unix(path, mode))

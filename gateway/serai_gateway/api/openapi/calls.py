@@ -21,6 +21,7 @@ _METADATA = {
         "duration": {"type": "number", "description": "seconds inside the algorithm"},
         "request_id": {"type": "string"},
         "stdout": {"type": "string", "description": "what was printed; for the owner, with stdout=true"},
+        "num_items": {"type": "integer", "description": "of events: how many items came before"},
     },
 }
 _FAILED = {
@@ -39,6 +40,12 @@ _FAILED = {
         "metadata": _METADATA,
     },
 }
+_EVENTS = (
+    "With `Accept: text/event-stream`: events, each with one line of JSON as its data. `waiting` {state, position, "
+    "estimate_s} and `progress` {fraction, text} say how the call is doing, `item` is what the algorithm yields, "
+    "`binary` an item of bytes as a string of base64. The last is `result` or `error`, with the object that is "
+    "answered without events. A comment comes after each 15 s of silence. Closing the connection cancels the call."
+)
 _ANSWER = {
     "description": "`result`, or `error` where the algorithm failed: both HTTP 200. output=raw: the bare result.",
     "content": {
@@ -57,6 +64,7 @@ _ANSWER = {
         },
         "text/plain": {"schema": {"type": "string"}},
         "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        "text/event-stream": {"schema": {"type": "string", "description": _EVENTS}},
     },
 }
 
@@ -88,7 +96,7 @@ def _call_operation(name: str, *parameters: dict[str, Any]) -> dict[str, Any]:
     refused |= refusals("400", schema={"anyOf": [ERROR_REFERENCE, _FAILED]})
     return {
         "operationId": name,
-        "summary": "Call an algorithm and wait for its answer",
+        "summary": "Call an algorithm and wait for its answer, or for its events",
         "tags": ["calls"],
         "parameters": [*parameters, *_OPTIONS],
         "requestBody": _BODY,

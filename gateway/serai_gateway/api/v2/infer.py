@@ -7,9 +7,10 @@ import asyncio
 import time
 from contextlib import ExitStack
 
-from serai.ipc.messages import Failure, Refusal
+from serai.ipc.messages import Bound, Failure, Refusal
 from serai_gateway.api.call_request import find_header
 from serai_gateway.api.calls import Receive, Scope, check_permission, until_gone
+from serai_gateway.api.inside import bound_of
 from serai_gateway.api.v2.answers import Answer
 from serai_gateway.api.v2.bodies import HeldBytes, check_types, read_body
 from serai_gateway.api.v2.infer_answer import write_answer
@@ -60,7 +61,7 @@ class Inference:
         headers = scope["headers"]
         check_types(headers)
         header_length = read_header_length(find_header(headers, b"inference-header-content-length"))
-        found = await find_model(self._cache, path, caller.account)
+        found = await find_model(self._cache, path, caller.seen_as(path.owner))
         check_permission(caller, found.version)
         account = until_sent.enter_context(self._held.account(caller.account.name))
         body = await read_body(receive, MAX_JSON_BYTES if header_length is None else MAX_INFER_BYTES, account)
@@ -68,7 +69,7 @@ class Inference:
             request = parse_infer(body, header_length)
         else:
             request = await asyncio.to_thread(parse_infer, body, header_length)
-        answer = await self._ask_pool(found, request, caller, receive, request_id, started)
+        answer = await self._ask_pool(found, request, caller, receive, request_id, started, bound_of(scope))
         account.take(len(answer.body) + len(answer.binary or b""))
         return answer
 
@@ -80,8 +81,10 @@ class Inference:
         receive: Receive,
         request_id: str,
         started: float,
+        bound: Bound | None,
     ) -> Answer:
         timeout_s = min(request.timeout_s or DEFAULT_TIMEOUT_S, found.spec.limits.timeout_s)
+        deadline = started + timeout_s
         message, payload = await self._dispatcher.pool.infer(
             found.spec,
             found.model.name,
@@ -89,14 +92,15 @@ class Inference:
             request.outputs,
             request.payload,
             as_json=request.as_json,
-            deadline=started + timeout_s,
+            deadline=deadline if bound is None else min(deadline, bound.deadline),
             call_id=request_id,
             payer=caller.account.name,
             priority=request.priority,
+            depth=0 if bound is None else bound.depth + 1,
             gone=lambda: until_gone(receive),
         )
         if isinstance(message, Refusal):
-            if message.code == "deadline" and time.monotonic() >= started + timeout_s:
+            if message.code == "deadline" and time.monotonic() >= deadline:
                 raise DeadlineExceeded(_explain_deadline(timeout_s, request, found))
             raise of_refusal(message)
         if isinstance(message, Failure):

@@ -8,7 +8,6 @@ import time
 from contextlib import ExitStack
 from typing import Any
 
-from serai_gateway.api.call_request import parse_key
 from serai_gateway.api.calls import CallerGone, Receive, Scope, Send
 from serai_gateway.api.pool import PoolView
 from serai_gateway.api.tally import Tally
@@ -21,6 +20,7 @@ from serai_gateway.api.v2.models import FoundModel, check_manages, find_model, m
 from serai_gateway.api.v2.names import METHODS, ModelPath, ServerAction, is_infer, parse_path
 from serai_gateway.api.v2.repository import check_load, index_entry, read_index, visible_models
 from serai_gateway.api.v2.statistics import model_stats
+from serai_gateway.api.who import caller_in
 from serai_gateway.caches import CatalogueCache
 from serai_gateway.catalogue import Caller, Catalogue
 from serai_gateway.dispatch import Dispatcher
@@ -29,7 +29,6 @@ from serai_gateway.errors import (
     Internal,
     MethodNotAllowed,
     PlatformError,
-    Unauthenticated,
     Unavailable,
 )
 from serai_gateway.logs import get_logger
@@ -94,14 +93,12 @@ class InferenceProtocol:
             return json_answer({"live": True})
         if path == "health":
             return await self._health()
-        caller = await self._cache.caller_of_key(parse_key(scope["headers"]))
-        if caller is None:
-            raise Unauthenticated("unknown or invalid API key")
+        caller = await caller_in(scope, self._cache)
         if not isinstance(path, ModelPath):
             return await self._answer_of_all(path, caller, scope, receive)
         if path.action == "infer":
             return await self._inference.run(path, caller, scope, receive, request_id, started, until_sent)
-        found = await find_model(self._cache, path, caller.account)
+        found = await find_model(self._cache, path, caller.seen_as(path.owner))
         if path.action == "metadata":
             return json_answer(metadata(found))
         if path.action == "config":

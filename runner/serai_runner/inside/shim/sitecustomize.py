@@ -7,6 +7,7 @@ import collections
 import inspect
 import os
 import site
+import sys
 import traceback
 
 _format_exception = traceback.format_exception
@@ -32,3 +33,5 @@ if not hasattr(inspect, "getargspec"):
 
 if os.environ.get("SERAI_ENVIRONMENT"):
     site.addsitedir(os.environ["SERAI_ENVIRONMENT"])
+if os.environ.get("SERAI_RUNTIME"):
+    sys.path.append(os.environ["SERAI_RUNTIME"])  # `import serai`, for who lists it in requirements.txt

@@ -1,0 +1,110 @@
+"""Run what others wrote while building: an author's bin/build, or the scripts of packages. Always in a sandbox."""
+
+import functools
+import itertools
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from serai.box.cgroup import Cgroup
+from serai.box.cgroups import Cgroups
+from serai_gateway.build.built_tree import LIMITS, size_check
+from serai_gateway.build.command import Finished, Log, run_command
+from serai_gateway.build.errors import BuildError
+from serai_runner.sandbox import BuildBox, Sandbox, choose_sandbox
+from serai_runner.settings import Settings
+
+#: Longest run of one command: compilers of large programs need minutes.
+TIMEOUT_S = 15 * 60.0
+#: Memory and processes of one command and all that it starts: what `make -j` of a C++ program takes.
+MEMORY_BYTES = 2 << 30
+MAX_PIDS = 1024
+#: Where a command finds programs, and where it may write.
+_VARIABLES = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/tmp",  # noqa: S108 - inside it is private
+    "TMPDIR": "/tmp",  # noqa: S108
+    "LANG": "C.UTF-8",
+}
+#: Time for what was killed to die, and between looks whether it has.
+_REMOVE_S, _LOOK_S = 2.0, 0.005
+_numbers = itertools.count(1)
+_lock = threading.Lock()  # builds run in several threads, and groups are made and removed in one list
+
+
+def run_in_box(
+    home: Path,
+    what: str,
+    command: Sequence[str],
+    folder: Path,
+    log: Log,
+    *,
+    network: bool = False,
+    variables: Mapping[str, str] | None = None,
+    read_only: Sequence[tuple[Path, str]] = (),
+    timeout_s: float = TIMEOUT_S,
+) -> Finished:
+    """Run `command` in `folder`, the only place that it can write to and that lasts. Nothing of it runs on afterwards.
+
+    Args:
+        what: the command as an author knows it, for messages.
+        network: whatever this machine reaches. Without it, nothing.
+        read_only: what else it sees, and where.
+
+    Raises BuildError when it takes too long, writes too much, or there is no sandbox on this machine.
+    """
+    sandbox, cgroups = _sandbox(home, what)
+    box = BuildBox(
+        command=command,
+        folder=folder,
+        memory_bytes=MEMORY_BYTES,
+        pids=MAX_PIDS,
+        network=network,
+        variables=_VARIABLES | dict(variables or {}),
+        read_only=read_only,
+    )
+    words = sandbox.build_command(box)
+    with _lock:
+        group = cgroups.create(next(_numbers), MEMORY_BYTES, MAX_PIDS, None)
+    try:
+        done = run_command(
+            group.wrap(words) if group else words,
+            cwd=folder,
+            env=box.variables,
+            timeout_s=timeout_s,
+            log=log,
+            max_file_bytes=LIMITS.file_bytes,
+            check=size_check(folder, what),
+            what=what,
+        )
+        if done.code != 0 and group and group.num_oom_kills():
+            raise BuildError(f"{what} needs more than {MEMORY_BYTES >> 20} MiB of memory and was stopped")
+        return done
+    finally:
+        if group:
+            _remove(group)
+
+
+def _remove(group: Cgroup) -> None:
+    group.kill()
+    until = time.monotonic() + _REMOVE_S
+    while True:
+        with _lock:
+            if group.remove() or time.monotonic() > until:
+                return
+        time.sleep(_LOOK_S)  # nothing tells when the last member has died
+
+
+def _sandbox(home: Path, what: str) -> tuple[Sandbox, Cgroups]:
+    sandbox, cgroups, warning = _choose(home)
+    if not sandbox.is_isolating:
+        raise BuildError(f"{what} runs in a sandbox only, and this server has none: {warning}")
+    return sandbox, cgroups
+
+
+@functools.cache
+def _choose(home: Path) -> tuple[Sandbox, Cgroups, str]:
+    cgroups = Cgroups.detect("serai-build")
+    sandbox, warning = choose_sandbox(Settings(home), cgroups)
+    return sandbox, cgroups, warning

@@ -1,0 +1,329 @@
+"""The way to one daemon: a call goes out as one frame and its answer comes back as one.
+
+A streamed call gets more of them back (`Item`, `Progress`, `Waiting`), and says when it has written them (`More`).
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Literal
+
+from serai.ipc.frames import MAX_HEADER_BYTES, Buffer
+from serai.ipc.link import Link
+from serai.ipc.messages import (
+    Call,
+    Cancel,
+    Command,
+    Commanded,
+    ContentType,
+    Define,
+    Failure,
+    Infer,
+    Inferred,
+    Inspect,
+    Inspected,
+    Keep,
+    Logged,
+    More,
+    Refusal,
+    Result,
+    Stats,
+    Unknown,
+    VersionSpec,
+    Wanted,
+    Written,
+    decode,
+    encode,
+)
+from serai_gateway.log_feed import LogFeed
+from serai_gateway.pending import CallStream, Event, Gone, Inbox, Pending, Reply
+
+#: How long a call waits for a daemon that is not there. A killed one is back within 1 s; this leaves room.
+CONNECT_WAIT_S = 5.0
+
+#: The daemon answers at the deadline; if it does not within this, the gateway answers for it.
+OVERDUE_S = 0.7
+
+#: How often overdue calls and callers who left are looked for. Only while calls are pending.
+_SWEEP_S = 0.2
+
+#: A call younger than this has its caller's departure noticed only when the answer is written.
+_WATCH_AFTER_S = 0.5
+
+Verb = Literal["load", "unload", "pin", "unpin", "release"]
+
+Answer = tuple[Result | Failure | Refusal, bytes]
+InferAnswer = tuple[Inferred | Failure | Refusal, bytes]
+
+
+class Route:
+    """The way to one daemon: owns the calls that are with it, by id."""
+
+    def __init__(self, name: str, socket_path: Path) -> None:
+        self.name = name
+        self._pending: dict[int, Pending] = {}
+        self._questions: dict[int, asyncio.Future[bytes]] = {}
+        self._defined: set[str] = set()
+        self._next_id = 0
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._link = Link(socket_path, self._on_frame, self._on_open, self._on_lost)
+        self.logs = LogFeed(self._link.send)
+        self.num_opened = 0  # times that it connected: what was told before is forgotten there
+
+    @property
+    def is_open(self) -> bool:
+        return self._link.is_open
+
+    async def wait_open(self, timeout_s: float) -> bool:
+        return await self._link.wait_open(timeout_s)
+
+    def start(self) -> None:
+        self._link.start()
+
+    async def close(self) -> None:
+        await self._link.close()
+
+    async def call(
+        self,
+        spec: VersionSpec,
+        content_type: ContentType,
+        payload: bytes,
+        *,
+        deadline: float,
+        call_id: str,
+        payer: str,
+        wants_stdout: bool = False,
+        root: str = "",
+        depth: int = 0,
+        gone: Gone | None = None,
+    ) -> Answer:
+        """Run one call. Raises CallerGone when `gone` returns first."""
+        if not self._link.is_open and not await self._wait_for_link(deadline):
+            return self._refuse_unavailable()
+        self._next_id = number = self._next_id + 1
+        call = Call(number, spec.key, content_type, deadline, call_id, payer, wants_stdout, False, root, depth)
+        pending = self._begin(Pending(spec, call, payload, gone), watch=depth > 0)
+        try:
+            return await pending.reply()
+        finally:
+            self._leave(number)
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        spec: VersionSpec,
+        content_type: ContentType,
+        payload: bytes,
+        *,
+        deadline: float,
+        call_id: str,
+        payer: str,
+        wants_stdout: bool = False,
+        root: str = "",
+        depth: int = 0,
+        gone: Gone | None = None,
+    ) -> AsyncIterator[CallStream]:
+        """Run one call and see what it sends until it ends. Who leaves before that has cancelled it."""
+        is_there = self._link.is_open or await self._wait_for_link(deadline)
+        self._next_id = number = self._next_id + 1
+        call = Call(number, spec.key, content_type, deadline, call_id, payer, wants_stdout, True, root, depth)
+        pending = Pending(spec, call, payload, gone)
+        events = CallStream(pending, lambda num_items: self._acknowledge(number, num_items))
+        try:
+            if is_there:
+                self._begin(pending, watch=True)
+            else:
+                pending.settle(*self._refuse_unavailable())
+            yield events
+        finally:
+            self._leave(number)
+
+    async def infer(
+        self,
+        spec: VersionSpec,
+        model: str,
+        inputs: tuple[Written, ...],
+        outputs: tuple[Wanted, ...],
+        payload: Buffer,
+        *,
+        as_json: bool,
+        deadline: float,
+        call_id: str,
+        payer: str,
+        priority: int = 0,
+        depth: int = 0,
+        gone: Gone | None = None,
+    ) -> InferAnswer:
+        """Run one model of a version with named tensors: see `Infer`. For the pool. Raises CallerGone like `call`."""
+        if not self._link.is_open and not await self._wait_for_link(deadline):
+            return self._refuse_unavailable()
+        self._next_id = number = self._next_id + 1
+        infer = Infer(number, spec.key, model, inputs, outputs, as_json, deadline, call_id, payer, priority)
+        pending = self._begin(Pending(spec, infer, payload, gone), watch=depth > 0)
+        try:
+            message, answer = await pending.reply()
+        finally:
+            self._leave(number)
+        return (message, answer) if isinstance(message, Inferred | Failure | Refusal) else self._refuse_nonsense()
+
+    async def command(
+        self, spec: VersionSpec, verb: Verb, model: str, deadline: float
+    ) -> Commanded | Failure | Refusal:
+        """Have one model of a version loaded, unloaded, pinned or unpinned; returns when it is so. For the pool."""
+        if not self._link.is_open and not await self._wait_for_link(deadline):
+            return self._refuse_unavailable()[0]
+        self._next_id = number = self._next_id + 1
+        pending = self._begin(Pending(spec, Command(number, verb, spec.key, model, deadline), b"", None))
+        try:
+            message, _ = await pending.reply()
+        finally:
+            self._leave(number)
+        return message if isinstance(message, Commanded | Failure | Refusal) else self._refuse_nonsense()[0]
+
+    def keep(self, specs: Sequence[VersionSpec]) -> bool:
+        """Say which versions have their smallest number of replicas; whether it could be said. For the runner host."""
+        for spec in specs:
+            if spec.key not in self._defined:
+                self._defined.add(spec.key)
+                self._link.send(encode(Define(spec)))
+        return self._link.send(encode(Keep(tuple(spec.key for spec in specs))))
+
+    async def stats(self, timeout_s: float = 1.0) -> bytes:
+        """The daemon's figures as Prometheus text; empty when it does not answer."""
+        return await self._ask(Stats, timeout_s)
+
+    async def inspect(self, timeout_s: float = 2.0) -> bytes:
+        """What the pool holds, a `serai_gpu_pool.snapshot.Snapshot` as JSON; empty when it does not answer."""
+        return await self._ask(Inspect, timeout_s)
+
+    async def _ask(self, question: type[Stats | Inspect], timeout_s: float) -> bytes:
+        self._next_id = number = self._next_id + 1
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._questions[number] = answer
+        try:
+            if not self._link.send(encode(question(number))):
+                return b""
+            async with asyncio.timeout(timeout_s):
+                return await answer
+        except TimeoutError:
+            return b""
+        finally:
+            self._questions.pop(number, None)
+
+    async def _wait_for_link(self, deadline: float) -> bool:
+        return await self._link.wait_open(min(CONNECT_WAIT_S, deadline - time.monotonic()))
+
+    def _begin(self, pending: Pending, *, watch: bool = False) -> Pending:
+        """`watch`: look at once whether the caller has gone. What an algorithm asked for ends with its own call."""
+        self._pending[pending.call.id] = pending
+        self._send(pending)
+        if watch and pending.gone is not None and not pending.answer.done():
+            pending.watcher = asyncio.get_running_loop().create_task(self._watch(pending))
+        if self._sweeper is None:
+            self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep)
+        return pending
+
+    def _leave(self, number: int) -> None:
+        """Nobody waits for this call any more; where it has not been answered, it need not go on."""
+        pending = self._pending.pop(number, None)
+        if pending is not None:
+            self._link.send(encode(Cancel(number)))
+            pending.abandon()  # its watcher ends
+
+    def _acknowledge(self, number: int, num_items: int) -> None:
+        self._link.send(encode(More(number, num_items)))
+
+    def _refuse_unavailable(self) -> tuple[Refusal, bytes]:
+        message = f"the {self.name} is not there; it is being restarted"
+        return Refusal(0, "unavailable", message, retriable=True, retry_after_s=1.0), b""
+
+    def _refuse_nonsense(self) -> tuple[Refusal, bytes]:
+        return Refusal(0, "unavailable", f"the {self.name} answered something else than it was asked"), b""
+
+    def _send(self, pending: Pending) -> None:
+        spec = pending.spec
+        if spec.key not in self._defined:
+            definition = encode(Define(spec))
+            if len(definition) > MAX_HEADER_BYTES:  # an author's doing: it must not cost the others this connection
+                self._pending.pop(pending.call.id, None)
+                message = f"the models of {spec.key} have more or longer names than {MAX_HEADER_BYTES} bytes hold"
+                pending.settle(Refusal(pending.call.id, "too_large", message), b"")
+                return
+            self._defined.add(spec.key)
+            self._link.send(definition)
+        self._link.send(encode(pending.call), pending.payload)
+
+    def _on_open(self) -> None:
+        self._defined.clear()
+        self.num_opened += 1
+
+    def _on_lost(self) -> None:
+        """What was sent may have run, so it is not sent again: the caller decides."""
+        lost, self._pending = self._pending, {}
+        for pending in lost.values():
+            message = f"the {self.name} died with the call in it"
+            pending.settle(Refusal(0, "crashed", message, retriable=True), b"")
+        for answer in self._questions.values():
+            if not answer.done():
+                answer.set_result(b"")
+        self.logs.on_lost()
+
+    def _on_frame(self, header: bytes, payload: bytes) -> None:
+        message = decode(header)
+        if isinstance(message, Reply):
+            pending = self._pending.pop(message.id, None)
+            if pending is not None:  # else: late, the call has been answered
+                pending.settle(message, payload)
+        elif isinstance(message, Event):
+            pending = self._pending.get(message.id)
+            if pending is not None and pending.inbox is not None:
+                self._deliver(pending, pending.inbox, message, payload)
+        elif isinstance(message, Unknown):
+            self._define_again(message.id)
+        elif isinstance(message, Stats | Inspected):
+            answer = self._questions.get(message.id)
+            if answer is not None and not answer.done():
+                answer.set_result(payload)
+        elif isinstance(message, Logged):
+            self.logs.on_logged(message, payload)
+
+    def _deliver(self, pending: Pending, inbox: Inbox, event: Event, payload: bytes) -> None:
+        if pending.answer.done():  # late: whoever reads has been told of the end
+            return
+        if inbox.put(event, payload):
+            pending.tell()
+            return
+        refusal = Refusal(event.id, "unavailable", f"the {self.name} sent more items than it was asked for")
+        pending.settle(refusal, b"")  # its reader leaves, which cancels it
+
+    def _define_again(self, number: int) -> None:
+        """The daemon does not know the version: once, it is told again."""
+        pending = self._pending.get(number)
+        if pending is None:
+            return
+        if pending.was_defined_again:
+            self._pending.pop(number)
+            pending.settle(Refusal(number, "unavailable", f"the {self.name} does not take this version"), b"")
+            return
+        pending.was_defined_again = True
+        self._defined.discard(pending.spec.key)
+        self._send(pending)
+
+    def _sweep(self) -> None:
+        """Answer what is overdue, and watch the callers of what is slow."""
+        now = time.monotonic()
+        for pending in list(self._pending.values()):
+            call = pending.call
+            if now > call.deadline + OVERDUE_S:
+                message = f"no answer from the {self.name} by the deadline"  # who waited leaves, which cancels it
+                pending.settle(Refusal(call.id, "deadline", message), b"")
+            elif pending.watcher is None and pending.gone is not None and now > pending.sent_at + _WATCH_AFTER_S:
+                pending.watcher = asyncio.get_running_loop().create_task(self._watch(pending))
+        self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep) if self._pending else None
+
+    async def _watch(self, pending: Pending) -> None:
+        assert pending.gone is not None, "only calls with a caller are watched"
+        await pending.gone()
+        pending.abandon()
