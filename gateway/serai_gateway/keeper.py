@@ -25,6 +25,7 @@ class Keeper:
         self._catalogue = catalogue
         self._settings = settings
         self._runner = runner
+        self._has_said = False  # that something is kept
 
     async def run(self) -> None:
         said: tuple[int, int] | None = None
@@ -33,7 +34,10 @@ class Keeper:
                 seen = (await asyncio.to_thread(self._catalogue.generation), self._runner.num_opened)
                 if seen != said and self._runner.is_open:
                     specs = await asyncio.to_thread(self._kept)
-                    said = seen if self._runner.keep(specs) else None
+                    if not specs and not self._has_said:  # of most Serais there is nothing to say
+                        said = seen
+                    elif self._runner.keep(specs):
+                        said, self._has_said = seen, bool(specs)
             except Exception:  # a busy database or a file that is being replaced: the next look is soon
                 _log.exception("cannot tell which versions stay warm", action="keep")
             await asyncio.sleep(LOOK_S)

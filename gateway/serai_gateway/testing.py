@@ -52,7 +52,8 @@ class Service:
     def __init__(self, home: Path, *options: str, port: int | None = None) -> None:
         self.home = home
         self.port = port or free_port()
-        self._options = options
+        #: Not whatever this machine has: containers start slowly, and they have tests of their own.
+        self._options = options if "--sandbox" in options else ("--sandbox", "bubblewrap", *options)
         self._process: subprocess.Popen[bytes] | None = None
         self._output: IO[bytes] | None = None
 

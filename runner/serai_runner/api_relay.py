@@ -66,14 +66,19 @@ class ApiRelay:
             inner.cut()
 
     def close(self) -> None:
+        listener = self.release()
+        if listener is not None:
+            listener.close()
+
+    def release(self) -> socket.socket | None:
+        """End every connection and give the listening socket back, for another relay."""
         self.cut()
         listener, self._listener = self._listener, None
-        if listener is None:
-            return
         if self._pause is not None:
             self._pause.cancel()
-        self._loop.remove_reader(listener.fileno())
-        listener.close()
+        if listener is not None:
+            self._loop.remove_reader(listener.fileno())
+        return listener
 
     # Connections of the box
 

@@ -17,6 +17,9 @@ from serai_runner.version import VersionState
 #: start costs: a shorter burst is over before a new replica could help.
 SCALE_WAIT_S = 0.05
 
+#: A replica that is to be kept and finds no place is tried again after this.
+_KEEP_RETRY_S = 1.0
+
 #: (version, now): its waiting calls must be told that no replica will come for now.
 OnUnstartable = Callable[[VersionState, float], None]
 
@@ -68,6 +71,11 @@ class Fleet:
             replica = self._places.to_free(version, self._versions.values())
             if replica is not None:
                 self.retire(replica, "room")
+        else:  # it is to be kept, and others hold all places: not those whose calls wait, nor others that are kept
+            replica = self._places.idle_for(version)
+            if replica is not None:
+                self.retire(replica, "room")
+            self.wake(now + _KEEP_RETRY_S)
 
     def _missing(self, version: VersionState, now: float) -> int | None:
         """The `min_depth` of the replica that is missing; None: none is."""

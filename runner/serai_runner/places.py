@@ -69,6 +69,14 @@ class Places:
             return richest.ready[-1]
         return None
 
+    def idle_for(self, version: VersionState) -> ReplicaState | None:
+        """The longest idle replica that nobody asked to keep; of the same owner, if that owner holds all that it may."""
+        idle = [one for one in self._replicas.values() if one.phase == "ready" and not one.in_flight]
+        idle = [one for one in idle if not one.version.is_kept]
+        if self._is_at_share(version.spec.owner):
+            idle = [one for one in idle if one.version.spec.owner == version.spec.owner]
+        return min(idle, key=lambda replica: replica.idle_since, default=None)
+
     def _has_room(self, extra: int = 0) -> bool:
         return len(self._replicas) < self._settings.max_processes + extra
 

@@ -99,11 +99,15 @@ class Replica(FrameProtocol):
     def on_connected(self, sock: socket.socket) -> None:
         self._boot = Boot(sock, self.on_booted)
 
-    def on_adopted(self, sock: socket.socket, received: bytes, output: int, lifeline: socket.socket) -> None:
+    def on_adopted(
+        self, sock: socket.socket, received: bytes, output: int, lifeline: socket.socket, door: socket.socket | None
+    ) -> None:
         """A template became this replica: it has its job, and has said this much."""
         os.close(self._output)
         self._output, self._lifeline = output, lifeline
         self._is_booted = True
+        if door is not None:
+            self._events.on_door(self.state, door)
         self._connect(sock, received)
 
     def on_ended(self, ending: Ending) -> None:

@@ -229,6 +229,8 @@ class Scheduler:
         version.queue.push(call)
         self._queued_bytes += len(call.payload)
         self.fleet.wake(call.deadline)
+        if call.depth:
+            self._dispatch(version, now)  # a replica that is kept for such calls may be idle
         self.fleet.ensure(version, now)
         if call.call.wants_items and not call.ended and call.replica is None:
             self._tell_waiting(call, now)

@@ -1,5 +1,7 @@
 """All settings of a runner host, read once at the edge."""
 
+import dataclasses
+import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +10,9 @@ from typing import Literal
 from serai_runner.sandbox.docker_options import DockerOptions
 
 SandboxChoice = Literal["auto", "docker", "bubblewrap", "none"]
+
+
+_CHOSEN = "sandbox.json"
 
 
 def _cpu_count() -> int:
@@ -76,3 +81,17 @@ class Settings:
     @property
     def pool_path(self) -> Path:
         return self.run_directory / "pool.sock"
+
+    @classmethod
+    def of(cls, home: Path) -> "Settings":
+        """With the sandbox that this home's service was started with; "auto" where it never was."""
+        try:
+            told = json.loads((home / "run" / _CHOSEN).read_text())
+            return cls(home, sandbox=told["sandbox"], docker=DockerOptions(**told["docker"]))
+        except FileNotFoundError:
+            return cls(home)
+
+    def remember(self) -> None:
+        """For `of`: builds run in the same sandbox as replicas."""
+        told = {"sandbox": self.sandbox, "docker": dataclasses.asdict(self.docker)}
+        (self.run_directory / _CHOSEN).write_text(json.dumps(told))

@@ -10,6 +10,7 @@ import re
 import signal
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from time import monotonic
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ import msgspec
 from serai.box.cgroups import Cgroup, Cgroups
 from serai.ipc.frames import FrameError, FrameProtocol, pack_frame
 from serai.ipc.messages import Ended, Fork, Forked, ForkPoint, Ready, encode
+from serai_runner.api_relay import ApiRelay
 from serai_runner.boot import Boot, send_job
 from serai_runner.calls import Ending
 from serai_runner.sandbox.base import Box, BoxEvents, Job, Limits, RunningBox, Source
@@ -33,7 +35,9 @@ _MAX_RECEIVED_BYTES = 1 << 20
 
 
 class ForkEvents(BoxEvents, Protocol):
-    def on_adopted(self, sock: socket.socket, received: bytes, output: int, lifeline: socket.socket) -> None:
+    def on_adopted(
+        self, sock: socket.socket, received: bytes, output: int, lifeline: socket.socket, door: socket.socket | None
+    ) -> None:
         """The template is this replica itself: loading failed, or forking would not be safe."""
         ...
 
@@ -57,6 +61,7 @@ class Template:
         self._on_news = on_news
         self._loop = asyncio.get_running_loop()
         self._is_ready = False
+        self._relay = ApiRelay(Path(os.devnull), lambda: None)
         self._sock: socket.socket | None = None
         self._reader = _Reader(self)
         self._boot: Boot | None = None
@@ -103,6 +108,7 @@ class Template:
         if self._boot is not None:
             self._boot.cancel()
         self._close_link()
+        self._relay.close()
         adopter, self._adopter = self._adopter, None
         ending = dataclasses.replace(ending, output=self._tail(), has_begun=self._lifeline is not None)
         for fork in [*self._waiting, *self._forks.values()]:
@@ -119,7 +125,7 @@ class Template:
     def on_booted(self, sock: socket.socket, door: socket.socket | None) -> None:
         self._boot = None
         if door is not None:
-            door.close()  # nobody calls from a template; each fork has a door of its own
+            self._relay.serve(door)  # no call runs while code is loaded, and whoever asks for something is told so
         try:
             self._lifeline = send_job(sock, self._job, self._output)
         except OSError:
@@ -171,6 +177,7 @@ class Template:
         self.advice = message.fork_after
         if message.is_template:
             self._is_ready = True
+            self._relay.close()  # each fork has a door of its own
             waiting, self._waiting = self._waiting, []
             for fork in waiting:
                 self._ask(fork)
@@ -193,7 +200,7 @@ class Template:
         first.adopted_by(self._box)
         lifeline, self._lifeline = self._lifeline, None
         output, self._output = self._output, -1
-        self._adopter.on_adopted(sock, bytes(self._reader.received), output, lifeline)
+        self._adopter.on_adopted(sock, bytes(self._reader.received), output, lifeline, self._relay.release())
         for fork in rest:
             fork.template_ended(Ending("its template became a replica", is_platform=True))
 

@@ -78,6 +78,8 @@ _NAMES_OF = {
     "serai._logs": ("LogEntry",),
     "serai._running": ("progress",),
 }
+#: What the client is built on. An algorithm has it only where its author asks for it.
+_CLIENT_NEEDS = ("httpx2", "msgspec")
 _WHERE = {name: module for module, names in _NAMES_OF.items() for name in names}
 
 __all__ = [
@@ -127,7 +129,13 @@ def __getattr__(name: str) -> Any:
     module = _WHERE.get(name)
     if module is None:
         raise AttributeError(f"module 'serai' has no attribute {name!r}")
-    value = getattr(import_module(module), name)
+    try:
+        value = getattr(import_module(module), name)
+    except ModuleNotFoundError as error:
+        if error.name not in _CLIENT_NEEDS:
+            raise
+        message = f"serai.{name} needs {error.name}; in an algorithm, list `serai` in requirements.txt"
+        raise ModuleNotFoundError(message, name=error.name) from error
     globals()[name] = value
     return value
 

@@ -123,7 +123,7 @@ def test_what_is_refused_before_the_first_event_is_an_ordinary_error(gateway: Ca
 
     gateway.host.script = script
     answer = gateway.call(Accept="text/event-stream")
-    assert (answer.status, answer.headers["retry-after"], answer.error["retriable"]) == (503, "8", True)
+    assert (answer.status, answer.headers["retry-after"], answer.error["retriable"]) == (503, "7", True)
     assert gateway.call("alice/nothing", Accept="text/event-stream").status == 404
     assert gateway.call("alice/same?output=raw", Accept="text/event-stream").status == 400
     with gateway.open("alice/same", body=b"{") as events:
@@ -357,7 +357,7 @@ def test_our_client_and_the_gateway_understand_each_other(gateway: CallGateway) 
         gateway.host.script = refusing
         with pytest.raises(serai.Unavailable) as caught:
             algorithm.stream(1).response()
-        assert (caught.value.retriable, caught.value.retry_after_s) == (True, 8.0)
+        assert (caught.value.retriable, caught.value.retry_after_s) == (True, 7.0)
 
 
 async def refusing(call: HostedCall) -> None:

@@ -65,8 +65,9 @@ def is_cut(client: Client) -> bool:
 
 def test_sockets_and_their_folders_are_for_us_alone(pool, admitted):
     assert stat.S_IMODE(os.stat(pool.socket).st_mode) == 0o600
-    assert stat.S_IMODE(os.stat(admitted).st_mode) == 0o600
-    assert stat.S_IMODE(os.stat(admitted.parent).st_mode) == 0o700
+    assert stat.S_IMODE(os.stat(admitted.parent.parent).st_mode) == 0o700, "nobody else comes to a version's socket"
+    assert stat.S_IMODE(os.stat(admitted.parent).st_mode) == 0o755  # where it is mounted, it is for who is in there
+    assert stat.S_IMODE(os.stat(admitted).st_mode) == 0o666
 
 
 def test_a_replica_runs_the_models_of_its_version(admitted):

@@ -545,6 +545,10 @@ def test_calls_that_wait_for_calls_of_their_own_version_find_a_replica():
     for call in reversed(chain):
         bench.reply(call)
     assert outer.replica is None
+    num_started = len(bench.effects.started)
+    again = bench.call(depth=1)
+    assert again.replica is not None and again.replica.min_depth, "one that is kept for such calls is used again"
+    assert len(bench.effects.started) == num_started
 
 
 def test_an_inner_call_goes_before_its_payers_others_and_not_before_those_of_other_payers():

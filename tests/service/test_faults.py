@@ -72,15 +72,17 @@ class Load:
 def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A Serai of its own: others' tests are not disturbed."""
     folder: Path = tmp_path_factory.mktemp("faults")
-    with Service(folder / "home") as service:
+    with Service(folder / "home", "--sandbox", "bubblewrap", "--spares", "0") as service:
         service.publish(write_algorithm(folder / "echo", _ECHO))
         yield service
 
 
 def _one_replica_of(service: Service) -> psutil.Process:
-    children = psutil.Process(service.daemon_pid("runner")).children(recursive=True)
-    leaves = [child for child in children if not child.children()]
-    return until(lambda: leaves, "there is a replica")[0]
+    def leaves() -> list[psutil.Process]:
+        children = psutil.Process(service.daemon_pid("runner")).children(recursive=True)
+        return [child for child in children if not child.children()]
+
+    return until(leaves, "there is a replica")[-1]
 
 
 def _is_well(service: Service, load: Load) -> None:

@@ -106,5 +106,5 @@ def _sandbox(home: Path, what: str) -> tuple[Sandbox, Cgroups]:
 @functools.cache
 def _choose(home: Path) -> tuple[Sandbox, Cgroups, str]:
     cgroups = Cgroups.detect("serai-build")
-    sandbox, warning = choose_sandbox(Settings(home), cgroups)
+    sandbox, warning = choose_sandbox(Settings.of(home), cgroups)
     return sandbox, cgroups, warning

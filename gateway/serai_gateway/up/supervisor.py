@@ -114,9 +114,11 @@ class Supervisor:
     def _check_sandbox(self) -> None:
         """Say it loudly when algorithms will not be contained; the runner host decides in the same way."""
         try:
-            docker = DockerOptions(image=self._options.docker_image or DockerOptions.image)
+            options = self._options
+            docker = DockerOptions(options.docker_image or DockerOptions.image, options.docker_runtime or "")
             settings = RunnerSettings(self._home.path, sandbox=self._options.sandbox, docker=docker)
             _, warning = choose_sandbox(settings)
+            settings.remember()
         except SandboxUnavailable as error:
             raise StartError(f"--sandbox {self._options.sandbox} does not work here: {error}") from error
         if warning:

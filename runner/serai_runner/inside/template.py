@@ -26,7 +26,7 @@ from serai_runner.inside.output import Output
 _MAX_SEARCHED_BYTES = 16 * 1024 * 1024
 _FIXED_NAME = b"/tmp"
 #: Modules that keep the address of the door they found when they were imported.
-_HOLDS_ADDRESS = ("Algorithmia",)
+_HOLDS_ADDRESS = ("Algorithmia", "serai._client", "serai._async_client")
 _HARMLESS_DEVICES = ("/dev/null", "/dev/urandom", "/dev/random")
 
 

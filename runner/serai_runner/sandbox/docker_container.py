@@ -31,7 +31,7 @@ _OOM_SCORE = 800
 #: What tells about the machine or changes it: the engine's own list, and the pressure of all, which it leaves writable.
 _MASKED = (
     "/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
-    "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/proc/interrupts", "/proc/pressure", "/sys/firmware",
+    "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/proc/pressure", "/sys/firmware",
     "/sys/devices/virtual/powercap",
 )  # fmt: skip
 #: Of what a container prints by itself the last 4 KiB are looked at; the engine keeps this much on disk.
