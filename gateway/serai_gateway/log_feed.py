@@ -8,7 +8,7 @@ from collections.abc import Callable
 from serai.ipc.frames import MAX_HEADER_BYTES
 from serai.ipc.messages import Cancel, Define, Logged, ReadLog, VersionSpec, encode
 from serai_gateway.errors import Unavailable
-from serai_runner.log_entries import Entry, encode_entry, last_time
+from serai_runner.logs.entries import Entry, encode_entry, last_time
 
 #: Ids of questions begin above those of calls, which share the connection and its `Cancel`.
 _FIRST_ID = 1 << 40

@@ -20,7 +20,7 @@ from serai.box.shield import shield_devices
 from serai_runner.host import Host
 from serai_runner.inside import confine
 from serai_runner.sandbox import Sandbox, SandboxUnavailable, choose_sandbox
-from serai_runner.sandbox.docker_options import DockerOptions
+from serai_runner.sandbox.docker.options import DockerOptions
 from serai_runner.settings import SandboxChoice, Settings
 
 

@@ -23,14 +23,14 @@ from serai.ipc.messages import (
     Waiting,
 )
 from serai.ipc.sockets import is_own_peer
-from serai_runner.log_readers import LogReaders
+from serai_runner.logs.readers import LogReaders
 
 if TYPE_CHECKING:
     import asyncio
 
-    from serai_runner.calls import PendingCall
     from serai_runner.host import Host
-    from serai_runner.version import VersionState
+    from serai_runner.scheduling.calls import PendingCall
+    from serai_runner.scheduling.version import VersionState
 
 _decode = msgspec.msgpack.Decoder(Define | Call | Cancel | Drain | Stats | More | Keep | ReadLog).decode
 _encode = msgspec.msgpack.Encoder().encode

@@ -28,21 +28,21 @@ from serai.ipc.messages import (
     Waiting,
 )
 from serai.ipc.sockets import serve_unix
-from serai_runner.api_relay import ApiRelay
-from serai_runner.author_log import AuthorLog
-from serai_runner.calls import Ending, PendingCall, ReplicaState
 from serai_runner.gateway_link import GatewayLink
-from serai_runner.logbook import FLUSH_S, Logbook
+from serai_runner.logs.author import AuthorLog
+from serai_runner.logs.logbook import FLUSH_S, Logbook
 from serai_runner.metrics import Metrics
+from serai_runner.outgoing.relay import ApiRelay
 from serai_runner.pool_link import PoolLink
-from serai_runner.replica import Replica
-from serai_runner.replies import checked_reply
+from serai_runner.replicas.replica import Replica
+from serai_runner.replicas.replies import checked_reply
+from serai_runner.replicas.starts import Starts
 from serai_runner.sandbox import Sandbox
 from serai_runner.sandbox.base import INSIDE_FOLDER, SDK_FOLDER
-from serai_runner.scheduler import Scheduler
+from serai_runner.scheduling.calls import Ending, PendingCall, ReplicaState
+from serai_runner.scheduling.scheduler import Scheduler
+from serai_runner.scheduling.version import VersionState
 from serai_runner.settings import Settings
-from serai_runner.starts import Starts
-from serai_runner.version import VersionState
 
 #: Between two looks at whether the processes of ended replicas have gone for good.
 _GROUP_RETRY_S = 0.005

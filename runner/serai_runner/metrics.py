@@ -7,9 +7,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from serai_runner.figures import WAIT_BUCKETS_S
-from serai_runner.scheduler import Scheduler
-from serai_runner.starts import Starts
+from serai_runner.replicas.starts import Starts
+from serai_runner.scheduling.figures import WAIT_BUCKETS_S
+from serai_runner.scheduling.scheduler import Scheduler
 
 #: Shown from the start, at zero, so that rates over them exist before the first one happens.
 _OUTCOMES = ("succeeded", "failed", "busy", "deadline", "crashed", "draining", "unavailable", "cancelled")

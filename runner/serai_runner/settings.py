@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from serai_runner.sandbox.docker_options import DockerOptions
+from serai_runner.sandbox.docker.options import DockerOptions
 
 SandboxChoice = Literal["auto", "docker", "bubblewrap", "none"]
 

@@ -33,8 +33,8 @@ from serai.ipc.messages import (
     decode,
     encode,
 )  # fmt: skip
-from serai_runner.calls import Ending, PendingCall, ReplicaState
-from serai_runner.version import VersionState
+from serai_runner.scheduling.calls import Ending, PendingCall, ReplicaState
+from serai_runner.scheduling.version import VersionState
 
 #: Nothing in a test takes this long unless it hangs.
 PATIENCE_S = 30.0

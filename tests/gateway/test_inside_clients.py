@@ -19,7 +19,7 @@ from serai_gateway.api.testing.fake_host import HostedCall
 from serai_gateway.api.testing.gateway import CallGateway, running_calls
 from serai_gateway.api.testing.inside import bound
 from serai_gateway.server.testing import PATIENCE_S
-from serai_runner.api_testing import RelayThread, running_relay
+from serai_runner.outgoing.testing import RelayThread, running_relay
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the package predates this Python

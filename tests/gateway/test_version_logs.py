@@ -21,8 +21,8 @@ from serai_gateway.api.v2.testing.gateway import running_gateway
 from serai_gateway.catalogue import Account, NewVersion, Permissions, Version, ensure_operator, open_catalogue
 from serai_gateway.log_feed import MAX_WAITING_BYTES, LogFeed
 from serai_gateway.server.testing import PATIENCE_S, Answer, RunningServer, wait_until
-from serai_runner.log_readers import LogReaders
-from serai_runner.logbook import FLUSH_S, Logbook
+from serai_runner.logs.logbook import FLUSH_S, Logbook
+from serai_runner.logs.readers import LogReaders
 
 Result = TypeVar("Result")
 

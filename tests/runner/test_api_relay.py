@@ -16,9 +16,9 @@ import pytest
 from serai.ipc.frames import NARROW
 from serai.ipc.messages import Bound, decode
 from serai.ipc.sockets import bind_unix
-from serai_runner import api_relay
-from serai_runner.api_refusals import MAX_CONNECTIONS
-from serai_runner.api_testing import RelayThread, running_relay
+from serai_runner.outgoing import relay as api_relay
+from serai_runner.outgoing.refusals import MAX_CONNECTIONS
+from serai_runner.outgoing.testing import RelayThread, running_relay
 
 PATIENCE_S = 20.0
 
@@ -177,7 +177,7 @@ def test_a_gateway_that_is_started_again_is_waited_for(connect, tmp_path: Path, 
 
 
 def test_a_gateway_that_stays_away_is_no_mystery(connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serai_runner.api_connection._CONNECT_WAIT_S", 0.0)
+    monkeypatch.setattr("serai_runner.outgoing.connection._CONNECT_WAIT_S", 0.0)
     (tmp_path / "calls.sock").unlink()
     client = connect()
     client.sendall(GET)

@@ -15,14 +15,14 @@ import pytest
 
 from serai.ipc.messages import VersionSpec
 from serai.ipc.sockets import peer_uid
-from serai_runner.calls import Ending
 from serai_runner.sandbox.base import NO_VERSION, Box, BuildBox, Limits, SandboxUnavailable
-from serai_runner.sandbox.docker import Docker, DockerOptions
-from serai_runner.sandbox.docker_cgroup import group_of
-from serai_runner.sandbox.docker_container import BOX_UID
-from serai_runner.sandbox.docker_engine import Engine
-from serai_runner.sandbox.docker_labels import home_label, is_orphan, labels_of
+from serai_runner.sandbox.docker.cgroup import group_of
+from serai_runner.sandbox.docker.container import BOX_UID
+from serai_runner.sandbox.docker.engine import Engine
+from serai_runner.sandbox.docker.labels import home_label, is_orphan, labels_of
+from serai_runner.sandbox.docker.sandbox import Docker, DockerOptions
 from serai_runner.sandbox.testing import RunningCode
+from serai_runner.scheduling.calls import Ending
 from serai_runner.testing import PATIENCE_S, python_version, write_algorithm
 
 pytestmark = pytest.mark.needs_docker
@@ -359,8 +359,8 @@ HOST = """
 import asyncio, sys
 from pathlib import Path
 from serai_runner.sandbox.base import Box, Limits
-from serai_runner.sandbox.docker import Docker, DockerOptions
-from serai_runner.sandbox.docker_engine import Engine
+from serai_runner.sandbox.docker.sandbox import Docker, DockerOptions
+from serai_runner.sandbox.docker.engine import Engine
 from serai_runner.sandbox.testing import RunningCode
 from serai_runner.testing import python_version
 

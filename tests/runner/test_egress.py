@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from serai_runner.sandbox import egress_rules as rules
 from serai_runner.sandbox.base import Box, Limits
-from serai_runner.sandbox.docker import Docker, DockerOptions
-from serai_runner.sandbox.docker_engine import Engine
-from serai_runner.sandbox.egress import DOCKER_NETWORK, Egress, EgressError
-from serai_runner.sandbox.egress_firewall import Firewall, run
+from serai_runner.sandbox.docker.engine import Engine
+from serai_runner.sandbox.docker.sandbox import Docker, DockerOptions
+from serai_runner.sandbox.egress import rules
+from serai_runner.sandbox.egress.egress import DOCKER_NETWORK, Egress, EgressError
+from serai_runner.sandbox.egress.firewall import Firewall, run
 from serai_runner.sandbox.testing import Internet, RunningCode
 from serai_runner.testing import PATIENCE_S, python_version, write_algorithm
 

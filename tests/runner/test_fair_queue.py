@@ -3,10 +3,10 @@
 import pytest
 
 from serai.ipc.messages import Call
-from serai_runner.calls import PendingCall
-from serai_runner.fair_queue import FairQueue
+from serai_runner.scheduling.calls import PendingCall
+from serai_runner.scheduling.fair_queue import FairQueue
+from serai_runner.scheduling.version import VersionState
 from serai_runner.testing import python_version
-from serai_runner.version import VersionState
 
 VERSION = VersionState(python_version("/code"))
 

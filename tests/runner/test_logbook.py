@@ -16,8 +16,8 @@ from structlog.testing import capture_logs
 
 from serai.ipc.frames import FrameProtocol
 from serai.ipc.messages import Logged, ReadLog, Refusal, decode
-from serai_runner import log_readers
-from serai_runner.log_entries import (
+from serai_runner.logs import readers as log_readers
+from serai_runner.logs.entries import (
     MAX_CALL_BYTES,
     MAX_CALL_LINES,
     MAX_LINE_BYTES,
@@ -26,9 +26,9 @@ from serai_runner.log_entries import (
     last_time,
     lines_after,
 )
-from serai_runner.log_readers import MAX_FOLLOWERS, MAX_WAITING_BYTES, LogReaders
-from serai_runner.logbook import BURST_BYTES, READ_BYTES, Logbook
-from serai_runner.logbook_file import LogFile, sweep
+from serai_runner.logs.file import LogFile, sweep
+from serai_runner.logs.logbook import BURST_BYTES, READ_BYTES, Logbook
+from serai_runner.logs.readers import MAX_FOLLOWERS, MAX_WAITING_BYTES, LogReaders
 
 KEY = "acme/demo@1"
 

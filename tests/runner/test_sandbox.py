@@ -10,7 +10,7 @@ import pytest
 from serai.box.cgroups import Cgroups
 from serai.ipc.messages import Failure, Limits, Refusal, Result
 from serai_runner.sandbox import Box, SandboxUnavailable, base, choose_sandbox
-from serai_runner.sandbox.docker_options import DockerOptions
+from serai_runner.sandbox.docker.options import DockerOptions
 from serai_runner.sandbox.plain import Plain
 from serai_runner.settings import Settings
 from serai_runner.testing import RecordedBox, is_alive, python_version, run_host, write_algorithm

@@ -19,11 +19,11 @@ from serai.ipc.messages import (
     Scaling,
     Waiting,
 )
-from serai_runner.calls import Ending, PendingCall, ReplicaState
-from serai_runner.scheduler import CANCEL_GRACE_S, GHOST_GRACE_S, MAX_STRAYS, Scheduler
+from serai_runner.scheduling.calls import Ending, PendingCall, ReplicaState
+from serai_runner.scheduling.scheduler import CANCEL_GRACE_S, GHOST_GRACE_S, MAX_STRAYS, Scheduler
+from serai_runner.scheduling.version import VersionState
 from serai_runner.settings import Settings
 from serai_runner.testing import RecordedEffects, python_version
-from serai_runner.version import VersionState
 
 CRASH = Ending("signal 11 (SIGSEGV)")
 

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from serai.ipc.messages import Call, Failure, Limits, Ready, Refusal, Result
-from serai_runner.calls import Ending, PendingCall, ReplicaState
-from serai_runner.scheduler import Scheduler
+from serai_runner.scheduling.calls import Ending, PendingCall, ReplicaState
+from serai_runner.scheduling.scheduler import Scheduler
+from serai_runner.scheduling.version import MAX_DEPTH
 from serai_runner.settings import Settings
 from serai_runner.testing import RecordedEffects, python_version
-from serai_runner.version import MAX_DEPTH
 
 SETTINGS = Settings(
     Path("/home"),

@@ -1,4 +1,4 @@
-"""Algorithms that call others, stream, report and print: what their callers and authors see, through the whole service."""
+"""Algorithms that call others, stream, report and print, as callers and authors see it through the whole service."""
 
 import http.client
 import json

@@ -1,6 +1,6 @@
 """GET /v1/algorithms/OWNER/NAME/logs: what a version's code printed and what became of it, for who manages it.
 
-The answer is JSON lines as `serai_runner.log_entries` makes them. With `follow` it goes on until the reader leaves or
+The answer is JSON lines as `serai_runner.logs.entries` makes them. With `follow` it goes on until the reader leaves or
 the server stops; an empty line comes after each 15 s of silence. A reader that was interrupted asks again with
 `since`, the time of its last line, and gets none twice.
 """
@@ -22,7 +22,7 @@ from serai_gateway.dispatch import Dispatcher
 from serai_gateway.errors import InvalidRequest, NotFound, PlatformError, TooManyRequests, Unavailable
 from serai_gateway.log_feed import LogStream
 from serai_gateway.route import CONNECT_WAIT_S
-from serai_runner.log_entries import is_time, lines_after
+from serai_runner.logs.entries import is_time, lines_after
 
 #: Lines without `tail`: a screen or two.
 DEFAULT_TAIL = 100

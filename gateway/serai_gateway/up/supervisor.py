@@ -17,7 +17,7 @@ from serai_gateway.up.daemon import Daemon
 from serai_gateway.up.home import Home
 from serai_gateway.up.options import Options
 from serai_runner.sandbox import SandboxUnavailable, choose_sandbox
-from serai_runner.sandbox.docker_options import DockerOptions
+from serai_runner.sandbox.docker.options import DockerOptions
 from serai_runner.settings import Settings as RunnerSettings
 
 #: How long all parts may take to say that they are ready.

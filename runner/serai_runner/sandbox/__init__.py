@@ -52,7 +52,7 @@ def _probe(name: str, settings: "Settings", cgroups: Cgroups) -> Sandbox:
     engine = settings.docker.engine
     if engine.startswith("unix://") and not Path(engine.removeprefix("unix://")).is_socket():
         raise SandboxUnavailable(f"no Docker engine answers at {engine}")
-    from serai_runner.sandbox.docker import Docker  # the engine's library takes 150 ms to import
+    from serai_runner.sandbox.docker.sandbox import Docker  # the engine's library takes 150 ms to import
 
     return Docker.probe(
         settings.home, settings.docker, log=lambda line: structlog.get_logger().info(line, action="docker")

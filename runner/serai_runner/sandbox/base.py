@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import serai
 import serai_runner
 from serai.ipc.messages import ForkPoint, VersionSpec
-from serai_runner.calls import Ending
+from serai_runner.scheduling.calls import Ending
 
 #: Boots our part of a box; neither environment, nor current folder, nor site-packages decide what it imports.
 BOOT = "import sys; sys.path.insert(0, sys.argv.pop(1)); from serai_runner.inside.__main__ import main; main()"

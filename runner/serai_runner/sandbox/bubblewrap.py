@@ -13,7 +13,6 @@ from serai.box import bubblewrap as bwrap
 from serai.box import seccomp
 from serai.box.cgroups import Cgroups
 from serai_runner import pythons
-from serai_runner.calls import Ending
 from serai_runner.sandbox.base import (
     ALGORITHM,
     BOOT,
@@ -34,8 +33,9 @@ from serai_runner.sandbox.base import (
     box_variables,
     make_job,
 )
-from serai_runner.sandbox.egress import Egress, EgressError
+from serai_runner.sandbox.egress.egress import Egress, EgressError
 from serai_runner.sandbox.process_box import ProcessBox
+from serai_runner.scheduling.calls import Ending
 
 if TYPE_CHECKING:
     from serai_runner.settings import Settings

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from serai.box import bubblewrap
 from serai.box.cgroups import Cgroup
-from serai_runner.calls import Ending
 from serai_runner.sandbox.base import BoxEvents, Limits
+from serai_runner.scheduling.calls import Ending
 
 #: Killed members of a group are gone for good after this; then it can be removed.
 _GROUP_RETRY_S = 0.05

@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 
 from serai import _wire
-from serai_runner.boot import Boot, send_job
-from serai_runner.calls import Ending
+from serai_runner.replicas.boot import Boot, send_job
 from serai_runner.sandbox.base import Box, Sandbox
-from serai_runner.sandbox.docker_engine import Engine
-from serai_runner.sandbox.docker_labels import home_label
-from serai_runner.sandbox.docker_options import DockerOptions
+from serai_runner.sandbox.docker.engine import Engine
+from serai_runner.sandbox.docker.labels import home_label
+from serai_runner.sandbox.docker.options import DockerOptions
+from serai_runner.scheduling.calls import Ending
 
 
 class Events:

@@ -1,0 +1,1 @@
+"""What a version's author reads about its replicas and calls."""

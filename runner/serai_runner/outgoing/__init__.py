@@ -1,0 +1,1 @@
+"""What a running call asks of the gateway, carried out of its box."""

@@ -1,0 +1,1 @@
+"""Networks for boxes that may reach public addresses, and nothing else."""
