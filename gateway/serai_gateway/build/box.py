@@ -86,6 +86,12 @@ def run_in_box(
             _remove(group)
 
 
+def network_problem(home: Path) -> str:
+    """Why replicas here cannot have a network that reaches public addresses only; empty: they can."""
+    sandbox, _, warning = _choose(home)
+    return sandbox.network_problem() if sandbox.is_isolating else warning
+
+
 def _remove(group: Cgroup) -> None:
     group.kill()
     until = time.monotonic() + _REMOVE_S

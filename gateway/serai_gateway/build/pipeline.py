@@ -18,6 +18,7 @@ import msgspec
 
 from serai.ipc.messages import VersionSpec
 from serai_gateway.build import algorithmia_conf, builder, manifest, sections
+from serai_gateway.build.box import network_problem
 from serai_gateway.build.build_log import BuildLog
 from serai_gateway.build.code import make_code
 from serai_gateway.build.command import Log
@@ -141,11 +142,8 @@ class _Build:
             tree = copy_tree(self.source, part, is_ours=self.is_ours)
             about = read_manifest(part)
             account = self._account(about, expected)
-            if about.permissions.network and self.owner.kind != "operator":
-                raise InvalidManifest(
-                    "permissions.network: replicas with network reach whatever this server reaches; "
-                    "ask the operator to publish it"
-                )
+            if about.permissions.network and (problem := network_problem(self.home)):
+                raise InvalidManifest(f"permissions.network: this server cannot give it: {problem}")
             algorithm = expected or self.catalogue.ensure_algorithm(account, about.name, tagline=about.tagline)
             hash = commit or tree.sha256[:40]
             self.start(algorithm, hash)

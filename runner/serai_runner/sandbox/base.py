@@ -151,6 +151,10 @@ class Sandbox(Source, Protocol):
     #: What a version runs on that names no Python: "3.12".
     default_python: str
 
+    def network_problem(self) -> str:
+        """Why versions with the network permission cannot run here; empty: they can. May block."""
+        ...
+
     def build_command(self, build: "BuildBox") -> list[str]:
         """A command line that runs `build.command` in a box of its own, to its end; its output is the command's.
 

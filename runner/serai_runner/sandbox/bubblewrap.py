@@ -80,6 +80,9 @@ class Bubblewrap:
         python = _interpreter_of(box)
         return make_job(box, box_variables(box, os.path.dirname(python.executable)))
 
+    def network_problem(self) -> str:
+        return self._egress.check()
+
     def build_command(self, build: BuildBox) -> list[str]:
         has_filter = not seccomp.why_no_filter()
         words = bwrap.box_arguments(

@@ -58,6 +58,9 @@ class Plain:
             variables["SERAI_POOL_SOCKET"] = f"{box.models}/pool.sock"
         return make_job(box, variables, is_private=False, algorithm=box.spec.code, environment=box.spec.environment)
 
+    def network_problem(self) -> str:
+        return ""  # they have this machine's, whatever their version says
+
     def build_command(self, build: BuildBox) -> list[str]:
         raise SandboxUnavailable("without a sandbox, nothing of an author runs at build time: install bubblewrap")
 
