@@ -2,6 +2,7 @@
 
 import threading
 
+import msgspec
 import pytest
 
 from serai_gateway import versions
@@ -275,3 +276,20 @@ def test_the_generation_moves_with_every_change_and_with_nothing_else(catalogue,
         lambda: other.finish_build("b", "succeeded", ""),
     ]
     assert [moves(change)[0] for change in quiet] == [False] * len(quiet)
+
+
+def test_kept_versions_are_those_that_an_owner_calls_by_default_and_ask_for_it(catalogue, alice):
+    def add(name: str, *minima: int, public: bool = True) -> None:
+        algorithm = catalogue.ensure_algorithm(alice, name)
+        for number, least in enumerate(minima):
+            new = msgspec.structs.replace(new_version(number), manifest={"min_replicas": least})
+            catalogue.publish_version(catalogue.add_version(algorithm, new), public=public)
+
+    add("always", 0, 2)
+    add("no-more", 2, 0)
+    add("never", 0)
+    add("private", 1, public=False)
+    unpublished = catalogue.ensure_algorithm(alice, "unpublished")
+    catalogue.add_version(unpublished, msgspec.structs.replace(new_version(9), manifest={"min_replicas": 3}))
+    kept = {version.name: version.manifest["min_replicas"] for version in catalogue.kept_versions()}
+    assert kept == {"always": 2, "private": 1}
