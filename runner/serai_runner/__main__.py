@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
         structlog.get_logger().warning("no filter of system calls", action="no_filter", why=unfiltered)
     cgroups = Cgroups.detect("serai")
     try:
-        sandbox, warning = choose_sandbox(settings, cgroups)
+        sandbox, warning = choose_sandbox(settings, cgroups, _tell)
     except SandboxUnavailable as error:
         structlog.get_logger().error(str(error), action="refused_to_start")
         return 1
@@ -43,6 +43,10 @@ def main(arguments: list[str] | None = None) -> int:
         structlog.get_logger().warning(warning, action="no_sandbox")
     uvloop.run(_serve(settings, sandbox, cgroups))
     return 0
+
+
+def _tell(line: str) -> None:
+    structlog.get_logger().info(line, action="sandbox")
 
 
 async def _serve(settings: Settings, sandbox: Sandbox, cgroups: Cgroups) -> None:
@@ -85,6 +89,7 @@ _NUMBERS = {
     "queue_min": "waiting calls a version may always have",
     "max_queued_bytes": "bytes of waiting inputs, all versions together",
     "drain_s": "seconds that running calls are given after SIGTERM",
+    "memory_reserve_bytes": "memory below which idle replicas make room for what starts (default: an eighth of it)",
     "max_pids": "processes and threads of one replica",
     "tmp_bytes": "size of a replica's /tmp",
 }

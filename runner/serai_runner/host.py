@@ -44,6 +44,9 @@ from serai_runner.scheduling.scheduler import Scheduler
 from serai_runner.scheduling.version import VersionState
 from serai_runner.settings import Settings
 
+#: What a call has printed is looked at when it has run for this long, and again after as much. Nothing is sent
+#: behind it then.
+_LOOK_S = 0.5
 #: Between two looks at whether the processes of ended replicas have gone for good.
 _GROUP_RETRY_S = 0.005
 #: Killed replicas and open answers are given this long at the very end.
@@ -57,17 +60,27 @@ class Host:
         self.log = structlog.get_logger()
         self.links: set[GatewayLink] = set()
         self._settings = settings
+        self._loop = asyncio.get_running_loop()
         self._sandbox = sandbox
         self._cgroups = cgroups
+        self.logbook = Logbook(settings.logs_path, lambda: self._loop.call_later(FLUSH_S, self._flush_logs))
+        self._author_log = AuthorLog(self.logbook)
         self._scheduler = Scheduler(self, settings)
         self._pool = PoolLink(settings.pool_path, self._pool_moved)
-        self._starts = Starts(settings, sandbox, cgroups, self._pool, self._make, self._never_started)
+        self._starts = Starts(
+            settings,
+            sandbox,
+            cgroups,
+            self._pool,
+            self._make,
+            self._never_started,
+            self._scheduler.fleet.end_longest_idle,
+            self._author_log.loaded,
+        )
         self._metrics = Metrics(self._scheduler, self._starts)
         self._replicas: dict[int, Replica] = {}
         self._relays: dict[int, ApiRelay] = {}  # by replica: its code's calls of others
-        self._loop = asyncio.get_running_loop()
-        self.logbook = Logbook(settings.logs_path, lambda: self._loop.call_later(FLUSH_S, self._flush_logs))
-        self._author_log = AuthorLog(self.logbook)
+        self._looking: asyncio.TimerHandle | None = None  # for what long calls print
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
         self._is_draining = asyncio.Event()
@@ -90,6 +103,8 @@ class Host:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LAST_GRACE_S):
                     await server.wait_closed()
+            for relay in self._relays.values():
+                relay.close()
             await self._pool.close()
             await self._sandbox.close()
             await self._remove_groups()
@@ -154,13 +169,13 @@ class Host:
 
     def on_reply(self, replica: ReplicaState, message: Result | Failure, payload: bytes, now: float) -> None:
         if message.stdout_bytes or type(message) is Failure:
-            self._author_log.replied(replica, message, payload)
+            self._author_log.replied(replica, message, payload, self._replicas[replica.id].told_bytes)
         self._scheduler.on_reply(replica, message, payload, now)
         if self._scheduler.wake_at < self._timer_at:
             self._arm()
 
-    def on_item(self, replica: ReplicaState, message: Item | Progress, payload: bytes) -> None:
-        self._scheduler.on_item(replica, message, payload)
+    def on_item(self, replica: ReplicaState, message: Item | Progress, payload: bytes, now: float) -> None:
+        self._scheduler.on_item(replica, message, payload, now)
 
     def on_violation(self, replica: ReplicaState) -> None:
         self._log_of(replica).warning("a replica broke the protocol", action="replica_violation")
@@ -186,6 +201,8 @@ class Host:
 
     def send(self, replica: ReplicaState, call: PendingCall) -> None:
         self._replicas[replica.id].send_call(call)
+        if self._looking is None:
+            self._looking = self._loop.call_later(_LOOK_S, self._look_at_output)
 
     def tell_replica(self, replica: ReplicaState, message: Cancel | More) -> None:
         self._replicas[replica.id].send(message)
@@ -216,6 +233,7 @@ class Host:
     def _make(self, replica: ReplicaState) -> Replica:
         live = self._replicas[replica.id] = Replica(replica, self, self._on_gone)
         self._log_of(replica).info("replica starts", action="replica_started")
+        self._author_log.started(replica)
         return live
 
     def _on_gone(self, live: Replica) -> None:
@@ -266,6 +284,18 @@ class Host:
         if self._scheduler.wake_at < self._timer_at:
             self._arm()
         self._changed.set()
+
+    def _look_at_output(self) -> None:
+        """What calls have printed that run for a while: their authors see it now, and not when they end."""
+        self._looking = None
+        now, is_busy = monotonic(), False
+        for live in self._replicas.values():
+            state = live.state
+            is_busy = is_busy or bool(state.in_flight)
+            if state.in_flight and now - state.last_event > _LOOK_S and (printed := live.new_output()):
+                self._author_log.so_far(state, printed)
+        if is_busy:
+            self._looking = self._loop.call_later(_LOOK_S, self._look_at_output)
 
     def _flush_logs(self) -> None:
         self.logbook.flush(monotonic())

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from serai_runner.memory import total_bytes
 from serai_runner.sandbox.docker.options import DockerOptions
 
 SandboxChoice = Literal["auto", "docker", "bubblewrap", "none"]
@@ -56,6 +57,8 @@ class Settings:
     max_queued_bytes: int = 512 << 20
     #: After SIGTERM, calls that still run are given this long.
     drain_s: float = 30.0
+    #: While this machine has less memory left than this, idle replicas and templates make room for what starts.
+    memory_reserve_bytes: int = field(default_factory=lambda: total_bytes() // 8)
     #: Processes and threads of one replica.
     max_pids: int = 256
     #: A replica's private /tmp.

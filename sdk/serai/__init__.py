@@ -134,7 +134,7 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name not in _CLIENT_NEEDS:
             raise
-        message = f"serai.{name} needs {error.name}; in an algorithm, list `serai` in requirements.txt"
+        message = f"serai.{name} needs {error.name}; an algorithm has it with calls = true under [permissions]"
         raise ModuleNotFoundError(message, name=error.name) from error
     globals()[name] = value
     return value

@@ -15,8 +15,11 @@ REPOSITORIES = Path(__file__).parent / "repositories"
 
 @pytest.fixture
 def home(tmp_path):
-    (tmp_path / "home").mkdir()
-    return tmp_path / "home"
+    """Of a Serai that was told which sandbox to use, whatever else this machine has."""
+    home = tmp_path / "home"
+    (home / "run").mkdir(parents=True)
+    Settings(home, sandbox="bubblewrap").remember()
+    return home
 
 
 @pytest.fixture

@@ -107,12 +107,13 @@ def test_what_the_build_makes_is_part_of_the_code_and_of_its_hash(publish, home)
 def test_what_it_left_is_made_safe(publish):
     code, _, _ = publish(
         "install src/pipe bin/pipe; chmod 6777 bin/pipe; mkdir -p a/b; echo x > a/b/c; chmod 0 a/b/c a/b; chmod 0 a;"
-        " ln -s a/b/c near; ln -s /opt/algorithm/a/b/c far; mkdir d; ln -s /opt/algorithm/a d/up",
+        " ln -s a/b/c near; ln -s /opt/algorithm/a/b/c far; mkdir d; ln -s /opt/algorithm/a d/up; ln -s far about",
         src__pipe=PIPE,
     )
     assert stat.S_IMODE((code / "bin/pipe").stat().st_mode) == 0o555
     assert stat.S_IMODE((code / "a/b/c").stat().st_mode) == 0o444
     assert [os.readlink(code / name) for name in ("near", "far", "d/up")] == ["a/b/c", "a/b/c", "../a"]
+    assert (code / "about").read_text() == "x\n"
     assert (code / "d/up/b/c").read_text() == "x\n"
 
 
@@ -237,6 +238,25 @@ def test_one_that_fills_the_disk_is_stopped(home, tmp_path, monkeypatch):
     script = "i=0; while :; do head -c 1000000 /dev/zero > file$i; i=$((i+1)); sleep 0.05; done"
     with pytest.raises(BuildError, match="x writes more than a build may leave, 8 MiB"):
         run_in_box(home, "x", ["sh", "-c", script], tmp_path, print, timeout_s=60.0)
+
+
+def test_nothing_is_hidden_by_nesting_it_deeply(publish, home):
+    nest = """python3 -c 'import os, time
+for _ in range(3000): os.mkdir("d"); os.chdir("d")
+time.sleep(1000)'"""
+    with pytest.raises(BuildError, match="bin/build nests folders deeper than a build may leave them"):
+        publish(nest)
+    with pytest.raises(UnsafeTree, match="nested more than 100 folders deep"):
+        publish(nest.replace("time.sleep(1000)", ""))
+    with pytest.raises(UnsafeTree, match="a path of more than 3000 bytes"):
+        publish(nest.replace("time.sleep(1000)", "").replace("3000", "30").replace('"d"', '"d" * 250'))
+    assert left_overs(home) == []
+
+
+def test_it_is_stopped_before_the_disk_is_full(home, tmp_path, monkeypatch):
+    monkeypatch.setattr(built_tree, "DISK_RESERVE_BYTES", 1 << 60)
+    with pytest.raises(BuildError, match="x was stopped: the disk of this server is nearly full"):
+        run_in_box(home, "x", ["sleep", "1000"], tmp_path, print)
 
 
 def test_a_file_without_end_is_stopped_by_the_kernel(home, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from serai_gateway.build import command
 from serai_gateway.build.build_log import MAX_LOG_CHARS, BuildLog
 from serai_gateway.build.command import MAX_LINE_CHARS, run_command
 from serai_gateway.build.errors import BuildError
@@ -32,6 +33,10 @@ def test_output_comes_line_by_line_without_anything_that_moves_a_cursor(run):
     assert finished.tail == "\n".join(lines) and lines[-1].startswith("ZeroDivisionError")
 
 
+def test_the_second_set_of_controls_steers_no_terminal_either():
+    assert command.clean_line("a\x9b31m\x85b\tc") == "a31mb\tc"
+
+
 def test_it_sees_the_environment_it_was_given_and_no_input(run):
     _, lines = run("import os, sys; print(sorted(set(os.environ) - {'LC_CTYPE'}), sys.stdin.read())")
     assert lines == ["['A', 'PATH']"]
@@ -40,6 +45,14 @@ def test_it_sees_the_environment_it_was_given_and_no_input(run):
 def test_a_flood_without_a_newline_is_cut_into_lines(run):
     _, lines = run("print('x' * 1_000_000)")
     assert sum(map(len, lines)) <= 1_000_000 and max(map(len, lines)) <= MAX_LINE_CHARS
+
+
+def test_of_very_much_output_the_last_lines_are_known_and_one_without_end_is_stopped(run, monkeypatch):
+    finished, lines = run("print('x\\n' * 5_000_000, end=''); print('end')")
+    assert finished.tail.endswith("end") and len(lines) < 3_000_000
+    monkeypatch.setattr(command, "MAX_OUTPUT_BYTES", 1 << 20)
+    with pytest.raises(BuildError, match="printed more than 1 MiB and was stopped"):
+        run("while True: print()")
 
 
 def wait_for_end(pid):

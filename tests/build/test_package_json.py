@@ -141,6 +141,12 @@ def test_a_lock_file_says_versions_and_checksums_and_no_addresses():
     }
 
 
+def test_ranges_of_packages_in_a_lock_file_may_be_odd():
+    ranges = {"b": ">= 1 , <3", "c": "", "d": "npm:e@^1", "f": "next_one"}
+    _, lock = parse(DEPENDS, lock_3(node_modules__ms=ENTRY | {"dependencies": ranges}))
+    assert lock["packages"]["node_modules/ms"]["dependencies"] == ranges
+
+
 def test_a_lock_file_of_the_old_kind_is_understood():
     below = {"b": {"version": "npm:c@1.0.0", "resolved": "https://x/c/-/c-1.0.0.tgz"}}
     old = {"ms": {"version": "2.1.3", "integrity": SHA, "dependencies": below}, "tool": {"version": "1", "dev": True}}
@@ -177,8 +183,13 @@ ENTRY = {"version": "1.0.0", "integrity": SHA}
         {"lockfileVersion": 1, "dependencies": {"ms": {"version": "git+https://host/ms.git"}}},
         {"lockfileVersion": 1, "dependencies": {"ms": {"version": "1.0.0", "resolved": "http://evil/x"}}},
         {"lockfileVersion": 1, "dependencies": {"../ms": {"version": "1.0.0"}}},
+        lock_3(node_modules__ms=ENTRY | {"dependencies": {"b": "http://127.0.0.1:8080/b.tgz"}}),
+        lock_3(node_modules__ms=ENTRY | {"peerDependencies": {"b": "git+ssh://host/b"}}),
+        lock_3(node_modules__ms=ENTRY | {"optionalDependencies": {"b": "somebody/b"}}),
+        lock_3(node_modules__ms=ENTRY | {"dependencies": {"../b": "1.0.0"}}),
+        {"lockfileVersion": 1, "dependencies": {"ms": {"version": "1.0.0", "requires": {"b": "http://host/b"}}}},
     ],
-    ids=range(17),
+    ids=range(22),
 )
 def test_a_lock_file_that_leads_elsewhere_is_refused(lock):
     with pytest.raises(InvalidRequirements, match=r"^package-lock\.json: .* is an address or a folder"):

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from onnx import TensorProto, helper
 
-from serai_gateway.build import BuildError, InvalidManifest, Publish, UnsafeTree, build, sweep, to_spec
+from serai_gateway.build import BuildError, InvalidManifest, Publish, UnsafeTree, build, pipeline, sweep, to_spec
 from serai_gateway.build.testing import HELLO, die_at, tiny_onnx, write_tree, write_wheel
 from serai_gateway.catalogue import AlreadyPublished, NotFound, open_catalogue
 from serai_gpu_pool.testing import models
@@ -294,8 +294,12 @@ def test_a_sweep_leaves_living_builds_alone(home, catalogue, alice, source, make
     assert left_overs(home) == []
 
 
-def test_only_the_operator_publishes_what_may_use_the_network(catalogue, home, alice, source, make):
+def test_what_may_use_the_network_is_built_only_where_that_is_contained(home, source, make, monkeypatch):
     manifest = source / "algorithm.toml"
     manifest.write_text(manifest.read_text() + "\n[permissions]\nnetwork = true\n")
-    with pytest.raises(InvalidManifest, match=r"permissions\.network.*ask the operator"):
+    monkeypatch.setattr(pipeline, "network_problem", lambda home: "iptables is missing")
+    with pytest.raises(InvalidManifest, match=r"permissions\.network: this server cannot give it: iptables is missing"):
         make(source)
+    monkeypatch.setattr(pipeline, "network_problem", lambda home: "")
+    version, _ = make(source)
+    assert version.manifest["permissions"]["network"]

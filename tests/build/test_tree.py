@@ -35,6 +35,24 @@ def test_a_tree_is_copied_as_it_is_and_read_only(source, tmp_path):
     assert not (tmp_path / "copy").exists()
 
 
+def test_a_tree_nested_deeper_than_any_path_is_removed(tmp_path):
+    outside = write_tree(tmp_path / "outside", {"kept": ""})
+    tree = tmp_path / "tree"
+    (tree / "sub").mkdir(parents=True)
+    (tree / "sub" / "link").symlink_to(outside)
+    descriptor = os.open(tree, os.O_RDONLY)
+    for _ in range(2000):
+        os.mkdir("d" * 100, dir_fd=descriptor)
+        below = os.open("d" * 100, os.O_RDONLY, dir_fd=descriptor)
+        os.fchmod(descriptor, 0)
+        os.close(descriptor)
+        descriptor = below
+    os.close(os.open("file", os.O_WRONLY | os.O_CREAT, dir_fd=descriptor))
+    os.close(descriptor)
+    remove_tree(tree)
+    assert not tree.exists() and (outside / "kept").exists()
+
+
 def test_the_hash_depends_on_names_modes_and_contents_and_on_nothing_else(source, tmp_path):
     copies = iter(range(100))
 

@@ -224,6 +224,15 @@ def test_what_a_running_call_may_see(gateway: CallGateway, home: Path, payer: st
         assert client.get(f"/v1/algorithms/{algorithm}").status == status
 
 
+def test_what_is_private_to_who_pays_is_not_listed(gateway: CallGateway, home: Path) -> None:
+    for payer in ("bob", "operator"):
+        with InsideClient(home, bound(payer=payer)) as client:
+            listed = {
+                f"{one['owner']}/{one['name']}" for one in json.loads(client.get("/v1/algorithms").body)["results"]
+            }
+        assert {"alice/same", "alice/helper"} <= listed and not {"bob/own", "operator/secret"} & listed
+
+
 def test_what_was_printed_is_for_code_of_the_same_owner(gateway: CallGateway, home: Path) -> None:
     async def print_and_fail(call: HostedCall) -> None:
         call.fail("as asked")

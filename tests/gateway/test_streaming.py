@@ -94,7 +94,7 @@ def test_an_event_is_there_before_the_next_is_made(gateway: CallGateway) -> None
 
 def test_an_algorithm_that_yields_nothing_has_its_result_in_one_event(gateway: CallGateway) -> None:
     async def script(call: HostedCall) -> None:
-        call.result(b'{"sum":3}', "json", b"printed\n")
+        call.result(b'{"sum":\r\n\n3}', "json", b"printed\n")  # as a hostile replica may write it
 
     gateway.host.script = script
     with gateway.open("alice/same?stdout=true") as events:

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -241,6 +242,36 @@ def test_a_javascript_repository_runs_through_our_pipe(define):
     for word, error_type, message in ((b'"wrong"', "InputError", "nope"), (b'"throw"', "AlgorithmError", "thrown")):
         answer = call(word)
         assert isinstance(answer, Failure) and (answer.error_type, answer.message) == (error_type, message)
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("exports.apply = (input) => 'hello ' + input;", b"hello Ann"),
+        ("exports.apply = (input) => ({ got: input });", b'{"got":"Ann"}'),
+        ("exports.apply = () => undefined;", b"null"),
+        ("exports.apply = async (input) => input + '!';", b"Ann!"),
+        ("exports.apply = function* (input) { yield 1; yield input; };", b'[1,"Ann"]'),
+        ("exports.apply = async function* () { yield 1; yield 2; };", b"[1,2]"),
+        ("exports.apply = (input, done) => { setTimeout(() => done(null, input), 1); };", b"Ann"),
+        ("module.exports = { default: (input) => input };", b"Ann"),
+    ],
+)
+def test_javascript_may_answer_in_every_way_that_authors_write(define, source, expected):
+    name = f"Js{zlib.crc32(source.encode())}"
+    call = define(name, "", "Calc", "javascript", **{"src__Calc.js": source})
+    assert call(b'"Ann"')[1] == expected
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [("require('nopkg');", "Cannot find module 'nopkg'"), ("exports.other = 1;", "exports no function apply")],
+)
+def test_javascript_that_cannot_be_loaded_says_why_in_the_first_line(define, source, told):
+    answer = define(f"Js{zlib.crc32(source.encode())}", "", "Calc", "javascript", **{"src__Calc.js": source})(b"1")
+    assert isinstance(answer, Failure) and told in answer.message, answer.message
 
 
 @pytest.mark.parametrize(

@@ -309,7 +309,7 @@ def test_a_flood_of_connections_waits_outside(relay: RelayThread, sockets) -> No
         sockets.enter_context(socket.create_connection(("127.0.0.1", relay.port)))
     wait_for(lambda: relay.num_open() == 2 * MAX_CONNECTIONS)
     relay.cut()
-    wait_for(lambda: relay.num_open() == 2 * MAX_CONNECTIONS)  # the next of them
+    wait_for(lambda: relay.num_open() == 0)  # those that waited came from the call that has ended
     sockets.close()
     with socket.create_connection(("127.0.0.1", relay.port), PATIENCE_S) as client:  # who comes now has its turn
         assert error_of(read_all(client))["status"] == 401
@@ -326,6 +326,20 @@ def test_a_box_opens_connections_at_a_bounded_rate(
     for _ in range(3):
         sockets.enter_context(gateway.take()[0])
     assert relay.num_open() == 3 and gateway.has_nothing()
+
+
+def test_who_still_waits_when_a_call_ends_does_not_speak_for_the_next(
+    connect, relay: RelayThread, gateway: Gateway, sockets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api_relay, "_BURST", 1)
+    monkeypatch.setattr(api_relay, "_PER_S", 1e-6)
+    first, late = connect(), connect()
+    late.sendall(GET)
+    sockets.enter_context(gateway.take()[0])
+    relay.bound = Bound("carol", BOUND.version, "req-2", "req-2", 0, 1e9, True)
+    relay.cut()
+    monkeypatch.setattr(api_relay, "_PER_S", 500)
+    assert read_all(first) == b"" and read_all(late) == b"" and gateway.has_nothing()
 
 
 def test_a_reset_by_the_client_ends_what_it_asked(connect, relay: RelayThread, gateway: Gateway, sockets) -> None:
@@ -345,3 +359,18 @@ def wait_for(is_so) -> None:
             return
         deadline.wait(0.01)
     raise AssertionError(f"not within {PATIENCE_S:g} s")
+
+
+def test_a_door_that_somebody_else_made_block_holds_up_nobody(
+    relay: RelayThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api_relay, "_MAX_ACCEPT_S", 0.2)
+    door = relay.relay._listener
+    assert door is not None
+    other = socket.socket(fileno=os.dup(door.fileno()))  # as its maker may keep one
+    os.set_blocking(other.fileno(), True)
+    relay.ask(relay.relay._accept)  # told of a connection that its maker has taken meanwhile
+    assert relay.num_open() == 0
+    relay.ask(relay.relay.cut)
+    wait_for(lambda: relay.ask(lambda: relay.relay._listener) is None)
+    other.close()

@@ -6,6 +6,7 @@ import pytest
 
 from serai.ipc.messages import (
     WINDOW,
+    WINDOW_BYTES,
     Call,
     Cancel,
     Failure,
@@ -431,17 +432,17 @@ def test_items_go_to_a_caller_who_wants_them_and_no_more_than_a_window():
     told = bench.effects.told_callers
     assert [type(message) for _, message, _ in told] == [Waiting]
     for _ in range(WINDOW):
-        bench.scheduler.on_item(replica, Item(call.serial, "json"), b"1")
-    bench.scheduler.on_item(replica, Progress(call.serial, 0.5, "half"), b"")
+        bench.scheduler.on_item(replica, Item(call.serial, "json"), b"1", bench.now)
+    bench.scheduler.on_item(replica, Progress(call.serial, 0.5, "half"), b"", bench.now)
     assert len(told) == 1 + WINDOW + 1 and not bench.effects.killed
     bench.scheduler.on_more(call, 3)
     assert bench.effects.told_replicas == [(replica, More(call.serial, 3))]
     for _ in range(3):
-        bench.scheduler.on_item(replica, Item(call.serial, "json"), b"1")
+        bench.scheduler.on_item(replica, Item(call.serial, "json"), b"1", bench.now)
     bench.scheduler.on_more(call, WINDOW + 100)
     assert bench.effects.told_replicas[-1] == (replica, More(call.serial, WINDOW)), "no more than were sent"
     bench.reply(call)
-    bench.scheduler.on_item(replica, Item(call.serial, "json"), b"late")
+    bench.scheduler.on_item(replica, Item(call.serial, "json"), b"late", bench.now)
     assert told[-1][2] != b"late"
 
 
@@ -450,7 +451,35 @@ def test_a_replica_that_sends_items_without_asking_is_ended():
     call = bench.call(wants_items=True)
     replica = bench.ready()
     for _ in range(WINDOW + 1):
-        bench.scheduler.on_item(replica, Item(call.serial, "json"), b"1")
+        bench.scheduler.on_item(replica, Item(call.serial, "json"), b"1", bench.now)
+    assert replica.doom == "protocol"
+
+
+def test_items_beyond_the_windows_bytes_end_the_replica_and_one_alone_may_be_large():
+    bench = Bench()
+    call = bench.call(wants_items=True)
+    replica = bench.ready()
+    large = bytes(WINDOW_BYTES + 1)
+    for _ in range(2):
+        bench.scheduler.on_item(replica, Item(call.serial, "binary"), large, bench.now)
+        bench.scheduler.on_more(call, 1)
+    bench.scheduler.on_item(replica, Item(call.serial, "binary"), large, bench.now)
+    assert not replica.doom
+    bench.scheduler.on_item(replica, Item(call.serial, "binary"), b"1", bench.now)
+    assert replica.doom == "protocol"
+
+
+def test_a_replica_that_floods_with_reports_is_ended_and_one_that_goes_on_for_long_is_not():
+    bench = Bench()
+    call = bench.call(wants_items=True)
+    replica = bench.ready()
+    report = Progress(call.serial, 0.5)
+    for _ in range(600):
+        bench.now += 0.05
+        bench.scheduler.on_item(replica, report, b"", bench.now)
+    assert not replica.doom
+    for _ in range(2000):
+        bench.scheduler.on_item(replica, report, b"", bench.now)
     assert replica.doom == "protocol"
 
 
@@ -459,7 +488,7 @@ def test_items_for_a_caller_who_wants_none_are_strays():
     call = bench.call()
     replica = bench.ready()
     for _ in range(MAX_STRAYS + 1):
-        bench.scheduler.on_item(replica, Item(call.serial, "json"), b"1")
+        bench.scheduler.on_item(replica, Item(call.serial, "json"), b"1", bench.now)
     assert replica.doom == "protocol" and not bench.effects.told_callers
 
 
@@ -576,13 +605,29 @@ def test_one_payers_crashes_pause_that_payer_alone():
     assert bench.answer_of(bench.call(payer="poison")) is None, "after the pause it may try again"
 
 
+def test_a_crash_of_somebody_long_ago_does_not_make_one_payers_crashes_everybodys():
+    bench = Bench()
+    for payer in ("b", "poison", "poison", "poison"):
+        bench.call(payer=payer)
+        bench.exit(bench.ready())
+        if payer == "b":
+            for succeeds in "cb":
+                call = bench.call(payer=succeeds)
+                if succeeds == "c":
+                    bench.ready()
+                bench.reply(call)
+            bench.exit(bench.scheduler.versions[bench.version.spec.key].ready[0])
+    assert bench.code_of(bench.call(payer="poison")) == "unavailable"
+    assert bench.answer_of(bench.call(payer="c")) is None, "others are not turned away"
+
+
 def test_a_version_that_crashes_for_several_payers_backs_off_and_says_so():
     bench = Bench()
     for payer in "abc":
         bench.call(payer=payer)
         bench.exit(bench.ready())
     answer = bench.answer_of(bench.call(payer="d"))
-    assert isinstance(answer, Failure) and "call after call" in answer.message
+    assert isinstance(answer, Refusal) and answer.retriable and "call after call" in answer.message
     assert bench.effects.pauses and bench.effects.pauses[-1][2] > 0
     bench.advance(1)
     bench.call(payer="d")
@@ -622,3 +667,21 @@ def test_a_replica_with_concurrency_gets_as_many_calls_and_all_of_them_count_as_
     assert len(replica.in_flight) == 3
     bench.exit(replica)
     assert [bench.code_of(call) for call in calls] == ["crashed"] * 3 + [None]
+
+
+def test_when_memory_is_short_the_longest_idle_replica_makes_room_and_none_that_is_kept():
+    bench = Bench()
+    kept = bench.scheduler.define(python_version("/code", key="kept", scaling=Scaling(min_replicas=1)))
+    bench.scheduler.on_keep(["kept"], bench.now)
+    bench.ready()
+    idle = []
+    for key in ("a", "b"):
+        call = bench.call(bench.define(key))
+        idle.append(bench.ready())
+        bench.reply(call)
+        bench.now += 1
+    bench.scheduler.fleet.end_longest_idle()
+    assert bench.effects.killed == idle[:1]
+    bench.scheduler.fleet.end_longest_idle()
+    bench.scheduler.fleet.end_longest_idle()
+    assert bench.effects.killed == idle and kept.ready

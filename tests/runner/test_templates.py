@@ -182,3 +182,15 @@ def test_a_thousand_calls_on_a_cold_version_load_its_code_once_per_box(tmp_path)
         assert float(starts[0].split()[1]) <= 2
         logs = "".join(path.read_text() for path in Path(host.home, "logs", "versions").rglob("*.jsonl"))
         assert logs.count("LOADED") <= 1
+
+
+def test_a_machine_that_is_short_of_memory_keeps_no_idle_templates(tmp_path):
+    """As if it were: all of its memory is the reserve."""
+    options = ("--sandbox", "bubblewrap", "--idle-s", "0.1", "--memory-reserve-bytes", str(1 << 50), "--spares", "0")
+    with run_host(tmp_path / "home", *options) as host:
+        caller = host.connect()
+        keys = [define(host, caller, f"short{number}", SHARED) for number in range(3)]
+        for key in keys:
+            ask(caller, key, "pid")
+            host.wait_for(lambda: 'state="idle"} 0.0' in caller.stats(), "its replica has ended")
+        host.wait_for(lambda: num_templates(caller) == 1, "only the last one's template is left")

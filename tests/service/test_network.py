@@ -46,7 +46,7 @@ def test_public_addresses_are_reached_and_ours_are_not(service: Service) -> None
         assert "result" in answer, answer
         return answer["result"]
 
-    with Internet() as internet, socket.create_server(("0.0.0.0", 0)) as ours:  # noqa: S104  # each of our addresses
+    with Internet() as internet, socket.create_server(("0.0.0.0", 0)) as ours:  # each of our addresses
         port = ours.getsockname()[1]
         assert reach(internet.public, 8080).strip() == internet.public
         own_address = _address_of_this_machine()

@@ -1,13 +1,17 @@
 """Publishing over HTTP, where many do it at once."""
 
+import asyncio
 import http.client
 import io
+import socket
 import tarfile
+import threading
 from pathlib import Path
 
 import pytest
 
-from serai_gateway.catalogue import Permissions, open_catalogue
+from serai_gateway.api import publish
+from serai_gateway.catalogue import Account, Permissions, open_catalogue
 from serai_gateway.testing import PATIENCE_S, Service
 from serai_gpu_pool.testing.prepared import layers
 
@@ -57,3 +61,38 @@ def test_the_builds_of_one_account_leave_places_for_others(service: Service, oth
     finally:
         for connection, _ in begun:
             connection.close()
+
+
+def test_one_account_has_so_many_uploads_at_once(service: Service, other_key: str) -> None:
+    def send_head(key: str) -> bytes:
+        """What is answered before a byte of the archive is sent."""
+        connection = socket.create_connection(("127.0.0.1", service.port), PATIENCE_S)
+        connections.append(connection)
+        head = f"POST /v1/publish HTTP/1.1\r\nHost: x\r\nAuthorization: Simple {key}\r\nContent-Length: 100000\r\n"
+        connection.sendall(f"{head}Content-Type: application/gzip\r\nExpect: 100-continue\r\n\r\n".encode())
+        return connection.recv(12)
+
+    connections: list[socket.socket] = []
+    try:
+        assert [send_head(other_key) for _ in range(5)] == [b"HTTP/1.1 100"] * 4 + [b"HTTP/1.1 429"]
+        assert send_head(service.key) == b"HTTP/1.1 100", "others have their own"
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+def test_the_builds_of_one_account_run_one_after_the_other() -> None:
+    others_turn = threading.Event()
+
+    async def build() -> None:
+        slow, quick = (Account(name, name, "user", None, 0.0) for name in ("slow", "quick"))
+        async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as tasks:
+            for _ in range(4):
+                tasks.create_task(publish._in_turn(slow, lambda: assert_(others_turn.wait(PATIENCE_S))))
+            tasks.create_task(publish._in_turn(quick, others_turn.set))
+
+    def assert_(is_so: bool) -> None:
+        assert is_so, "endless builds of one account kept another's waiting"
+
+    asyncio.run(build())
+    assert not publish._builds and not publish._turns

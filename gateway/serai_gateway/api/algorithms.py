@@ -37,7 +37,7 @@ async def list_algorithms(request: Request) -> Response:
     catalogue: Catalogue = request.app.state.catalogue
     page = await asyncio.to_thread(
         lambda: catalogue.list_algorithms(
-            caller.account if caller else None, query=query, limit=limit, marker=marker or None
+            caller.lists_as if caller else None, query=query, limit=limit, marker=marker or None
         )
     )
     results = [

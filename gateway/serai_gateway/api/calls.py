@@ -186,7 +186,8 @@ async def _read_reply(
     """How it ended, checked: a replica is not to be trusted; the result; what was printed. Raises PlatformError."""
     if isinstance(message, Refusal):
         if message.code == "deadline" and time.monotonic() >= asked["deadline"]:
-            raise DeadlineExceeded(_explain_deadline(_timeout_s(call), call, asked["deadline"]))
+            why = f"; {message.message}" if message.message else ""
+            raise DeadlineExceeded(_explain_deadline(_timeout_s(call), call, asked["deadline"]) + why)
         raise of_refusal(message)
     if isinstance(message, Failure) and _is_unreadable_input(message):
         raise InvalidRequest(message.message)
@@ -250,7 +251,10 @@ def _explain_deadline(timeout_s: float, call: Admitted, deadline: float) -> str:
         return "the call did not end before the deadline of the call that made it; give that one a longer timeout"
     if timeout_s < call.options.timeout_s:
         return f"the call did not end within {timeout_s:g} s, the algorithm's own limit (limits.timeout)"
-    return f"the call did not end within {timeout_s:g} s; ask for more with ?timeout= (at most {MAX_TIMEOUT_S:g})"
+    most = min(call.spec.limits.timeout_s, MAX_TIMEOUT_S)
+    if timeout_s >= most:
+        return f"the call did not end within {timeout_s:g} s, the longest that a call of this algorithm may take"
+    return f"the call did not end within {timeout_s:g} s; ask for more with timeout= (at most {most:g})"
 
 
 def _too_large(result: Result, num_bytes: int) -> Failure:

@@ -4,10 +4,11 @@ The answer is JSON lines: {"log": "…"} while it builds, then {"version": {…}
 """
 
 import asyncio
+import contextlib
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -49,6 +50,12 @@ _MAX_WAITING = 8
 _MAX_OF_ACCOUNT = 4
 _builders = ThreadPoolExecutor(_MAX_BUILDS, "build")
 _builds: Counter[str] = Counter()  # under way or waiting, by account
+#: One account's builds run one after the other, so that endless ones do not take every thread.
+_turns: dict[str, asyncio.Lock] = {}
+_working: set[asyncio.Task[None]] = set()  # what nobody else may hold any more: a build goes on without its caller
+#: Archives that an account sends at once: each may fill half a gigabyte of our disk.
+_MAX_UPLOADS_OF_ACCOUNT = 4
+_uploads: Counter[str] = Counter()
 
 _ACCEPTED = ("application/gzip", "application/x-gzip", "application/x-tar+gzip")
 
@@ -67,17 +74,35 @@ async def publish(request: Request) -> StreamingResponse:
         raise InvalidRequest("visibility must be public or private")
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() not in _ACCEPTED:
         raise UnsupportedType("send the folder as a .tar.gz with Content-Type application/gzip")
-    _check_room(caller.account)
-    home: Path = request.app.state.settings.home
+    account, home = caller.account, request.app.state.settings.home
+    _check_room(account)
     (home / "tmp").mkdir(exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="publish-", dir=home / "tmp"))
+    with _uploading(account):
+        folder = Path(tempfile.mkdtemp(prefix="publish-", dir=home / "tmp"))
+        try:
+            await _receive(request, folder / "archive")
+            _check_room(account)  # again: others were faster
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+    return StreamingResponse(
+        _build(request, folder, account, Publish(public=visibility == "public")), media_type="application/x-ndjson"
+    )
+
+
+@contextlib.contextmanager
+def _uploading(account: Account) -> Iterator[None]:
+    """Raises TooManyRequests."""
+    if _uploads[account.id] >= _MAX_UPLOADS_OF_ACCOUNT:
+        text = f"{_MAX_UPLOADS_OF_ACCOUNT} uploads of yours are under way; try again when one has ended"
+        raise TooManyRequests(text, retry_after_s=10)
+    _uploads[account.id] += 1
     try:
-        await _receive(request, folder / "archive")
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    lines = _build(request, folder, caller.account, Publish(public=visibility == "public"))
-    return StreamingResponse(lines, media_type="application/x-ndjson")
+        yield
+    finally:
+        _uploads[account.id] -= 1
+        if not _uploads[account.id]:
+            del _uploads[account.id]
 
 
 def _check_room(account: Account) -> None:
@@ -90,10 +115,16 @@ def _check_room(account: Account) -> None:
         raise TooManyRequests(text, retry_after_s=10)
 
 
-def _ended(account: Account) -> None:
-    _builds[account.id] -= 1
-    if not _builds[account.id]:
-        del _builds[account.id]
+async def _in_turn(account: Account, work: Callable[[], None]) -> None:
+    """Run `work` in a thread when it is this account's turn."""
+    _builds[account.id] += 1
+    try:
+        async with _turns.setdefault(account.id, asyncio.Lock()):
+            await asyncio.get_running_loop().run_in_executor(_builders, work)
+    finally:
+        _builds[account.id] -= 1
+        if not _builds[account.id]:
+            del _builds[account.id], _turns[account.id]
 
 
 async def _receive(request: Request, place: Path) -> None:
@@ -112,7 +143,6 @@ async def _receive(request: Request, place: Path) -> None:
 async def _build(request: Request, folder: Path, account: Account, how: Publish) -> AsyncIterator[bytes]:
     """Lines as they come. The build goes on to its end even if nobody listens any more."""
     state = request.app.state
-    _builds[account.id] += 1
     loop = asyncio.get_running_loop()
     lines: asyncio.Queue[Line | None] = asyncio.Queue()
 
@@ -140,8 +170,9 @@ async def _build(request: Request, folder: Path, account: Account, how: Publish)
             shutil.rmtree(folder, ignore_errors=True)
             say(None)
 
-    working = loop.run_in_executor(_builders, work)
-    working.add_done_callback(lambda _: _ended(account))
+    working = asyncio.create_task(_in_turn(account, work))
+    _working.add(working)
+    working.add_done_callback(_working.discard)
     while True:
         try:
             async with asyncio.timeout(_SIGN_OF_LIFE_S):

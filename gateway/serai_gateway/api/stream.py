@@ -138,7 +138,7 @@ def item_data(item: Item, payload: bytes) -> bytes:
     try:
         if kind == "json":
             check_json(payload)
-            return payload.replace(b"\r", b" ").replace(b"\n", b" ")  # in JSON they stand between values only
+            return _one_line(payload)
         if kind == "text":
             return _encode(payload.decode())
     except NotJson as error:
@@ -149,8 +149,13 @@ def item_data(item: Item, payload: bytes) -> bytes:
 
 
 def with_num_items(envelope: bytes, message: Result | Failure, num_items: int) -> bytes:
-    """The same envelope, whose metadata, at its end, says how many items came before a result."""
+    """The same envelope in one line, whose metadata, at its end, says how many items came before a result."""
     if isinstance(message, Failure):
         return envelope
     assert envelope.endswith(b"}}"), "metadata is the last thing in it"
-    return b'%b,"num_items":%d}}' % (envelope[:-2], num_items)
+    return b'%b,"num_items":%d}}' % (_one_line(envelope[:-2]), num_items)
+
+
+def _one_line(json: bytes) -> bytes:
+    """In JSON these stand between values only."""
+    return json.replace(b"\r", b" ").replace(b"\n", b" ")

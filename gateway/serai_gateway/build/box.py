@@ -92,6 +92,11 @@ def network_problem(home: Path) -> str:
     return sandbox.network_problem() if sandbox.is_isolating else warning
 
 
+def python_problem(home: Path, python: str) -> str:
+    """Why replicas here cannot run this Python, though it is installed; empty: they can."""
+    return _choose(home)[0].python_problem(python)
+
+
 def _remove(group: Cgroup) -> None:
     group.kill()
     until = time.monotonic() + _REMOVE_S

@@ -3,6 +3,7 @@
 Nothing runs in it any more, so what is seen here stays true.
 """
 
+import contextlib
 import hashlib
 import os
 import stat
@@ -15,6 +16,10 @@ from serai_gateway.build.tree import Tree
 
 #: The most that a build may leave: a repository's own limits leave room for what a compiler or npm adds.
 LIMITS = TreeLimits(num_files=200_000, depth=100, total_bytes=1 << 30, file_bytes=1 << 30)
+#: Longest path of a folder. With one more name it is below the kernel's 4,096, so nothing in it is passed over.
+_MAX_PLACE_BYTES = 3800
+#: A build is stopped before the disk is full: others write to it, too.
+DISK_RESERVE_BYTES = 256 << 20
 _CHUNK_BYTES = 1 << 20
 
 
@@ -29,6 +34,7 @@ def take_built(folder: Path, inside: str, *, known_links: Mapping[str, str] | No
     """
     taker = _Taker(folder, inside, known_links or {})
     taker.take_folder(folder, "")
+    taker.check_links()
     digest = hashlib.sha256()
     for path, line in sorted(taker.lines):
         digest.update(f"{line} {path}\n".encode())
@@ -42,6 +48,7 @@ class _Taker:
         self.known_links = known_links
         self.count = TreeCount(LIMITS)
         self.lines: list[tuple[str, str]] = []  # path; mode and content
+        self.links: list[tuple[Path, str]] = []  # where they are; path
 
     def take_folder(self, folder: Path, prefix: str) -> None:
         os.chmod(folder, 0o755)  # noqa: S103 - an author may have left it unreadable to ourselves
@@ -56,7 +63,7 @@ class _Taker:
     def _take_entry(self, place: Path, path: str) -> None:
         mode = place.lstat().st_mode
         if stat.S_ISLNK(mode):
-            self.lines.append((path, f"link {self._check_link(place, path)}"))
+            self.lines.append((path, f"link {self._take_link(place, path)}"))
         elif stat.S_ISDIR(mode):
             self.take_folder(place, path + "/")
         elif stat.S_ISREG(mode):
@@ -64,7 +71,7 @@ class _Taker:
         else:
             raise UnsafeTree(f"{shown(path)}: the build left something that is neither a file nor a folder")
 
-    def _check_link(self, place: Path, path: str) -> str:
+    def _take_link(self, place: Path, path: str) -> str:
         target = os.readlink(place)
         if self.known_links.get(path) == target:
             return target
@@ -75,10 +82,15 @@ class _Taker:
             target = os.path.relpath(os.path.join(self.root, below), os.path.realpath(place.parent))
             place.unlink()
             place.symlink_to(target)
-        # By what the links in it really lead to: `a/..` is not the folder that `a` lies in if `a` is a link.
-        if os.path.commonpath([self.root, os.path.realpath(place)]) != self.root:
-            raise UnsafeTree(f"{shown(path)}: the build left a link that leads out of the folder")
+        self.links.append((place, path))
         return target
+
+    def check_links(self) -> None:
+        """By what the links in them really lead to, as they all are now: `a/..` is not the folder that `a` lies in if
+        `a` is a link."""
+        for place, path in self.links:
+            if os.path.commonpath([self.root, os.path.realpath(place)]) != self.root:
+                raise UnsafeTree(f"{shown(path)}: the build left a link that leads out of the folder")
 
     def _take_file(self, place: Path, path: str, mode: int) -> None:
         os.chmod(place, mode)  # and with that without setuid, which would count outside
@@ -92,19 +104,31 @@ class _Taker:
 
 
 def size_check(folder: Path, what: str) -> Callable[[], None]:
-    """A look at how much commands have written below `folder` so far; BuildError past LIMITS."""
+    """A look at how much commands have written below `folder` so far; BuildError past LIMITS.
+
+    Files that are open and have no name any more cannot be counted: so nothing may fill the disk either.
+    """
 
     def check() -> None:
-        num_bytes, num_files = 0, 0
-        for parent, folders, names in os.walk(folder):
-            num_files += len(folders) + len(names)
-            for name in names:
-                try:
-                    num_bytes += os.lstat(os.path.join(parent, name)).st_blocks * 512
-                except OSError:
-                    continue  # gone already
+        num_bytes = num_files = 0
+        waiting = [(os.fspath(folder), 0)]
+        while waiting:
+            place, depth = waiting.pop()
+            if depth > LIMITS.depth or len(os.fsencode(place)) > _MAX_PLACE_BYTES:
+                raise BuildError(f"{what} nests folders deeper than a build may leave them, and was stopped")
+            with contextlib.suppress(OSError), os.scandir(place) as entries:  # it may be gone already
+                for entry in entries:
+                    num_files += 1
+                    with contextlib.suppress(OSError):
+                        if entry.is_dir(follow_symlinks=False):
+                            waiting.append((entry.path, depth + 1))
+                        else:
+                            num_bytes += entry.stat(follow_symlinks=False).st_blocks * 512
         if num_bytes > LIMITS.total_bytes or num_files > LIMITS.num_files:
             most = f"{LIMITS.total_bytes >> 20} MiB and {LIMITS.num_files:,} files"
             raise BuildError(f"{what} writes more than a build may leave, {most}, and was stopped")
+        disk = os.statvfs(folder)
+        if disk.f_bavail * disk.f_frsize < DISK_RESERVE_BYTES:
+            raise BuildError(f"{what} was stopped: the disk of this server is nearly full")
 
     return check

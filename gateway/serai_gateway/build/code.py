@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 
 from serai_gateway.build import algorithmia_conf, bin_build, environment, manifest, node_environment, requirements
+from serai_gateway.build.box import python_problem
 from serai_gateway.build.built_tree import take_built
 from serai_gateway.build.bytecode import compile_python
 from serai_gateway.build.command import Log
@@ -50,6 +51,8 @@ def _python(about: Manifest, files: Path, tree: Tree, home: Path, log: Log) -> t
         about = msgspec.structs.replace(about, python=python or pythons.OURS)
     else:
         about = msgspec.structs.replace(about, python=python)
+    if problem := python_problem(home, about.python):
+        raise InvalidManifest(f"{FILE}: algorithm.language: {problem}")
     if about.kind == "algorithmia" and _build(about, files, home, key, log):
         tree = take_built(files, ALGORITHM)
     if about.kind == "algorithmia" and bin_build.brings_pipe(files):

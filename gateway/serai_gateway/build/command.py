@@ -21,6 +21,9 @@ Log = Callable[[str], None]
 MAX_LINE_CHARS = 2000
 #: Lines kept for the error message of a command that failed.
 _TAIL_LINES = 8
+#: Of output beyond the first number, more than any log holds, only the last lines are looked at: a line costs far more
+#: than its bytes. Beyond the second the command is stopped.
+_LINES_UP_TO_BYTES, MAX_OUTPUT_BYTES = 4 << 20, 64 << 20
 
 #: Time between looks at what a command writes. A disk of ours takes 2 GB/s: what it can overshoot stays bearable.
 _CHECK_S = 1.0
@@ -43,7 +46,8 @@ if memory_bytes:
 os.execvp(sys.argv[4], sys.argv[4:])
 """
 
-_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
+#: Colours and the like, and all controls but tab and newline, the second set of them included.
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Finished(NamedTuple):
@@ -93,7 +97,7 @@ def run_command(
     deadline = time.monotonic() + timeout_s
     try:
         assert process.stdout is not None, "the pipe was asked for"
-        if not _copy_lines(process.stdout.fileno(), keep, deadline, check):
+        if not _copy_lines(process.stdout.fileno(), keep, deadline, check, what):
             raise BuildError(f"{what} took longer than {timeout_s:g} s and was stopped")
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(max(0.0, deadline - time.monotonic()))
@@ -132,12 +136,12 @@ def _children(pid: int) -> list[int]:
         return []
 
 
-def _copy_lines(descriptor: int, keep: Log, deadline: float, check: Callable[[], None]) -> bool:
-    """Until the output ends; False when the deadline comes first."""
+def _copy_lines(descriptor: int, keep: Log, deadline: float, check: Callable[[], None], what: str) -> bool:
+    """Until the output ends; False when the deadline comes first. Raises BuildError for output without end."""
     next_check = time.monotonic() + _CHECK_S
     poll = select.poll()
     poll.register(descriptor, select.POLLIN | select.POLLHUP)
-    rest = b""
+    rest, num_bytes = b"", 0
     while True:
         now = time.monotonic()
         if now >= next_check:
@@ -148,7 +152,12 @@ def _copy_lines(descriptor: int, keep: Log, deadline: float, check: Callable[[],
         if not poll.poll(max(0.0, min(deadline, next_check) - now) * 1000):
             continue
         data = os.read(descriptor, 64 * 1024)
+        num_bytes += len(data)
+        if num_bytes > MAX_OUTPUT_BYTES:
+            raise BuildError(f"{what} printed more than {MAX_OUTPUT_BYTES >> 20} MiB and was stopped")
         *lines, rest = (rest + data).split(b"\n")
+        if num_bytes > _LINES_UP_TO_BYTES:
+            lines = lines[-_TAIL_LINES:]
         if not data or len(rest) > MAX_LINE_CHARS:
             lines, rest = [*lines, rest], b""
         for line in lines:

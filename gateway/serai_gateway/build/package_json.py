@@ -25,6 +25,7 @@ _RANGE = re.compile(r"[0-9A-Za-z*^~<>=|+ .-]{0,256}\Z", re.ASCII)
 _VERSION = re.compile(r"[0-9A-Za-z.+-]{1,256}\Z", re.ASCII)
 _ARCHIVE = re.compile(r"\.(tgz|tar|tar\.gz)\Z", re.IGNORECASE)
 _PLACE = re.compile(r"node_modules/((?:@[^/]+/)?[^/]+)(?:/node_modules/((?:@[^/]+/)?[^/]+))*\Z")
+_PLACE_SIGNS = re.compile(r"[:/\\]")
 _ELSEWHERE = "is an address or a folder; only names and versions from the package index are installed"
 
 
@@ -141,6 +142,8 @@ def _clean_lock(text: str, file: str, package: dict[str, Any]) -> dict[str, Any]
         if not found or ".." in place.split("/") or not isinstance(entry, dict) or entry.get("link"):
             raise InvalidRequirements(f"{file}: {json.dumps(place)[:100]} {_ELSEWHERE}")
         packages[place] = _clean_entry(found[2] or found[1], entry, file)
+        for section in _SECTIONS:
+            _check_asked(place, entry.get(section), file)
     return {"name": "algorithm", "version": "0.0.0", "lockfileVersion": 3, "requires": True, "packages": packages}
 
 
@@ -152,6 +155,7 @@ def _clean_old(dependencies: dict[str, Any], file: str, depth: int) -> dict[str,
         if entry.get("dev"):
             continue
         clean[name] = _clean_entry(name, entry, file)
+        _check_asked(name, entry.get("requires"), file)
         if "dependencies" in entry:
             below = _dictionary(entry["dependencies"], f"{file}: {name[:100]}")
             clean[name]["dependencies"] = _clean_old(below, file, depth + 1)
@@ -170,6 +174,19 @@ def _clean_entry(name: str, entry: dict[str, Any], file: str) -> dict[str, Any]:
     if resolved not in (None, False, True) and not _is_of_an_index(str(resolved), str(real), str(version)):
         raise InvalidRequirements(f"{file}: {json.dumps(name)[:100]}: {json.dumps(resolved)[:150]} {_ELSEWHERE}")
     return {key: value for key, value in entry.items() if key != "resolved"}
+
+
+def _check_asked(name: str, packages: Any, file: str) -> None:
+    """What a package of a lock file asks for: what the file itself lacks, npm would get from wherever that says."""
+    for asked, wanted in packages.items() if isinstance(packages, dict) else ():
+        if not _NAME.match(asked) or not isinstance(wanted, str) or not (_is_version(wanted) or _is_plain(wanted)):
+            shown = f"{json.dumps(name)[:100]}: {json.dumps(asked)[:100]}: {json.dumps(wanted)[:100]}"
+            raise InvalidRequirements(f"{file}: {shown} {_ELSEWHERE}")
+
+
+def _is_plain(wanted: str) -> bool:
+    """Whether that is at most a range that we do not understand: packages may write what they like there."""
+    return not _PLACE_SIGNS.search(wanted) and not wanted.startswith(".") and not _ARCHIVE.search(wanted)
 
 
 def _is_of_an_index(address: str, name: str, version: str) -> bool:

@@ -74,6 +74,8 @@ class TreeCount:
         self.num_files += 1
         if self.num_files > self.limits.num_files:
             raise UnsafeTree(f"more than {self.limits.num_files:,} files and folders; leave out what does not run")
+        if len(path.encode("utf-8", "surrogatepass")) > MAX_PATH_BYTES:
+            raise UnsafeTree(f"{shown(path)}: a path of more than {MAX_PATH_BYTES} bytes; shorten it")
         if depth > self.limits.depth:
             raise UnsafeTree(f"{shown(path)}: nested more than {self.limits.depth} folders deep")
 

@@ -6,9 +6,10 @@ without links, and what was hashed is what was written.
 
 import ctypes
 import hashlib
+import itertools
 import os
-import shutil
 import stat
+import uuid
 from pathlib import Path
 from typing import NamedTuple
 
@@ -132,13 +133,27 @@ def make_read_only(folder: Path) -> None:
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a folder that may be read-only, or not there, or hold what its author made unreadable."""
+    """Remove a folder that may be read-only, or not there, or hold what its author made unreadable.
+
+    Folders in it are brought up to the top before they are emptied, because they may be nested deeper than a path or
+    a recursion reaches.
+    """
     if not folder.is_dir():
         return
     os.chmod(folder, 0o700)
-    for parent, folders, _ in os.walk(folder):
-        for name in folders:
-            path = os.path.join(parent, name)
-            if not os.path.islink(path):
-                os.chmod(path, 0o700)  # before the walk goes into it
-    shutil.rmtree(folder)
+    number, waiting = itertools.count(), [os.fspath(folder)]
+    top = f"{folder}/{uuid.uuid4().hex}-"
+    while waiting:
+        place = waiting.pop()
+        with os.scandir(place) as entries:
+            found = list(entries)
+        for entry in found:
+            if entry.is_dir(follow_symlinks=False):
+                os.chmod(entry.path, 0o700)
+                waiting.append(f"{top}{next(number)}")
+                os.rename(entry.path, waiting[-1])
+            else:
+                os.unlink(entry.path)
+        if place.startswith(top):
+            os.rmdir(place)
+    os.rmdir(folder)

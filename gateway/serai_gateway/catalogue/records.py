@@ -60,6 +60,12 @@ class Caller(msgspec.Struct, frozen=True):
         helpers = self.helpers
         return helpers if helpers is not None and helpers.name.lower() == owner.lower() else self.account
 
+    @property
+    def lists_as(self) -> Account:
+        """Who looks, where all that there is is listed. Code may call what is private to who pays for it if it was told
+        the name; it is not told the names."""
+        return self.helpers or self.account
+
 
 class Algorithm(msgspec.Struct, frozen=True):
     id: str

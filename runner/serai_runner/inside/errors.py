@@ -53,7 +53,7 @@ def _message(error: BaseException) -> str:
         text = str(error)
     except Exception:
         text = ""
-    if isinstance(error, Exception) and text:
+    if isinstance(error, Exception) and text and not isinstance(error, KeyError):  # whose text is the key alone
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -50,12 +51,8 @@ class HostLink:
         header = _wire.pack_header([_wire.BOOTED])
         frame = _wire.frame_prefix(header) + header
         door = _open_door()
-        if door is None:
+        if door is None or not self._send_door(frame, door):
             self.sock.sendall(frame)
-        else:
-            with door:
-                self._door_port = door.getsockname()[1]
-                socket.send_fds(self.sock, [frame], [door.fileno()])
         data, fds, _, _ = socket.recv_fds(self.sock, _MAX_JOB_BYTES, 2)
         if len(fds) != 2:
             os._exit(0)  # the host has gone, or does not need us any more
@@ -69,6 +66,18 @@ class HostLink:
         for fd in fds:
             os.close(fd)
         return json.loads(data[4:])
+
+    def _send_door(self, frame: bytes, door: socket.socket) -> bool:
+        """False: the kernel lets us send no descriptor, because others of our user have too many on their way."""
+        with door:
+            try:
+                socket.send_fds(self.sock, [frame], [door.fileno()])
+            except OSError as error:
+                if error.errno != errno.ETOOMANYREFS:
+                    raise
+                return False
+            self._door_port = door.getsockname()[1]
+            return True
 
     def keep_lifeline(self) -> None:
         """From now on the kernel kills us when the host closes its end, whatever we are doing."""

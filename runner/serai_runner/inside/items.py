@@ -30,6 +30,7 @@ class Caller:
         self._inbox = inbox
         self._running = running
         self._next_report = 0.0
+        self._is_done = False
 
     def send(self, item: Any) -> None:
         """Raises Cancelled, or values.ResultRefused for what cannot be sent."""
@@ -40,8 +41,9 @@ class Caller:
         self._replica.send([_wire.ITEM, self._running.id, kind], body)
 
     def report(self, fraction: float, text: str, now: float) -> None:
-        if now < self._next_report and fraction < 1.0:
+        if now < self._next_report and (fraction < 1.0 or self._is_done):
             return
+        self._is_done = fraction >= 1.0  # which is told at once, and once
         self._next_report = now + 1 / _MAX_REPORTS_PER_S
         self._replica.send([_wire.PROGRESS, self._running.id, fraction, errors.clip(text, _MAX_TEXT_BYTES)])
 

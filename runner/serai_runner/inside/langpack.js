@@ -35,6 +35,19 @@ function succeed(value) {
   }
 }
 
+// Items of a generator come as one array: the protocol has one answer for each request.
+async function collect(items) {
+  const all = [];
+  for await (const item of items) all.push(item);
+  return all;
+}
+
+function finish(value, done) {
+  const isGenerator = value && typeof value.next === 'function' && typeof value.return === 'function';
+  if (isGenerator) collect(value).then((items) => done(null, items), done);
+  else done(null, value);
+}
+
 function answer(line) {
   let answered = false;
   const done = (error, value) => {
@@ -47,14 +60,16 @@ function answer(line) {
     const request = JSON.parse(line);
     const input = request.content_type === 'binary' ? Buffer.from(request.data, 'base64') : request.data;
     const returned = apply(input, done);
-    if (returned && typeof returned.then === 'function') returned.then((value) => done(null, value), done);
+    if (returned && typeof returned.then === 'function') returned.then((value) => finish(value, done), done);
+    else if (returned !== undefined || apply.length < 2) finish(returned, done); // it takes no callback
   } catch (error) {
     done(error || new Error('unknown error'));
   }
 }
 
 function start(loaded) {
-  const found = loaded.apply || (loaded.default && loaded.default.apply) || loaded.default;
+  const own = (module) => (typeof module === 'function' ? module : module && module.apply); // functions have an apply, too
+  const found = own(loaded) || own(loaded && loaded.default);
   if (typeof found !== 'function') {
     throw new Error(`src/${process.argv[2]}.js exports no function apply(input, done)`);
   }

@@ -23,15 +23,15 @@ def serve(link: HostLink, output: Output, job: dict[str, Any]) -> None:
         module = loading.import_author(job)
         loading.prepare(module, coroutines.finish)
     except BaseException as error:
-        refuse(link, error)
+        refuse(link, output, error)
         return
     answer_calls(link, output, job, module, Scratch(is_private=job["is_private"]))
 
 
-def refuse(link: HostLink, error: BaseException) -> None:
-    """The code cannot be loaded; the end of what it printed is in the output file, where the host finds it."""
+def refuse(link: HostLink, output: Output, error: BaseException) -> None:
+    """The code cannot be loaded: why, and what it printed."""
     _, message, stacktrace = errors.describe(error)
-    link.send([_wire.READY, message, stacktrace, False, ""])
+    link.send([_wire.READY, message, stacktrace, False, ""], output.take())
 
 
 def answer_calls(

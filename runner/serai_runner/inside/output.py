@@ -19,6 +19,9 @@ class Output:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(Exception):
+                stream.reconfigure(line_buffering=True)  # pyright: ignore[reportAttributeAccessIssue]  # what was printed before a crash is there after it
 
     def flush(self) -> None:
         for stream in (sys.stdout, sys.stderr):

@@ -6,6 +6,7 @@ import base64
 import binascii
 import json
 import os
+import re
 import sys
 from time import monotonic, perf_counter
 from typing import Any
@@ -34,13 +35,23 @@ def serve(link: HostLink, output: Output, job: dict[str, Any]) -> None:
         process.wait_ready()
     except PipeEnded as error:
         trace = error.stacktrace or output.text()
-        last_line = trace.rstrip().rpartition("\n")[2]
-        _refuse(link, f"{error}: {last_line}" if last_line else str(error), trace)
+        reason = _headline(trace)
+        _refuse(link, f"{error}: {reason}" if reason else str(error), trace)
         return
     process.collect_output()
     link.send([_wire.READY, "", "", False, ""], output.take())
     _answer_calls(link, output, process, Scratch(is_private=job["is_private"]))
     process.stop()
+
+
+#: How Python and Node say what went wrong, somewhere in many lines.
+_REASON = re.compile(r"^(?:Uncaught )?[A-Za-z_.]*(?:Error|Exception|Exit)\b.*", re.MULTILINE)
+
+
+def _headline(text: str) -> str:
+    """The line of what a process printed that says why it ended: the last that names an error, else the last."""
+    reasons = _REASON.findall(text)
+    return reasons[-1].strip() if reasons else text.rstrip().rpartition("\n")[2]
 
 
 def _refuse(link: HostLink, message: str, trace: str) -> None:
@@ -176,4 +187,5 @@ def _environment(job: dict[str, Any]) -> dict[str, str]:
         "SERAI_RUNTIME": os.path.dirname(os.path.dirname(_HERE)),
         "NODE_PATH": os.path.join(packages, "node_modules") if packages else "",
         "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUNBUFFERED": "1",  # what was printed before a crash is there after it
     }

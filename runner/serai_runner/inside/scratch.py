@@ -8,6 +8,7 @@ import stat
 import sys
 
 _TMP = "/tmp"  # noqa: S108  # inside it is private
+SHARED_MEMORY = "/dev/shm"  # noqa: S108
 
 
 class Scratch:
@@ -40,13 +41,18 @@ class Scratch:
 
 def own_scratch(number: int, folder: str = _TMP) -> str:
     """A folder of its own for a fork: its siblings have the same /tmp, in which nothing else can be made any more."""
-    place = os.path.join(folder, "replicas", str(number))
+    place = _place_of(number, folder)
     os.mkdir(place, 0o700)
     os.environ["TMPDIR"] = os.environ["HOME"] = place
     tempfile = sys.modules.get("tempfile")
     if tempfile is not None:
         tempfile.tempdir = None  # pyright: ignore[reportAttributeAccessIssue]  # it remembers the old one
     return place
+
+
+def remove_own(number: int, folder: str = _TMP) -> None:
+    """When a fork has ended: what it left takes room that its siblings need."""
+    _remove(_place_of(number, folder))
 
 
 def close_shared(folder: str = _TMP) -> bool:
@@ -58,6 +64,10 @@ def close_shared(folder: str = _TMP) -> bool:
     except OSError:
         return False
     return True
+
+
+def _place_of(number: int, folder: str) -> str:
+    return os.path.join(folder, "replicas", str(number))
 
 
 def _names(folder: str) -> list[str]:

@@ -11,6 +11,7 @@ import contextlib
 import gc
 import os
 import select
+import signal
 import socket
 import stat
 import sys
@@ -44,7 +45,7 @@ def serve(link: HostLink, output: Output, job: dict[str, Any]) -> None:
         if advice and is_shared and not scratch.close_shared():
             advice = ""
     except BaseException as error:
-        native.refuse(link, error)
+        native.refuse(link, output, error)
         return
     if not advice or not is_shared:
         native.answer_calls(link, output, job, module, scratch.Scratch(is_private=job["is_private"]), advice)
@@ -104,6 +105,7 @@ class _Template:
         self._buffer = bytearray()
         self._fds: list[int] = []  # that came and belong to frames not yet read
         self._children: dict[int, Any] = {}  # pidfd -> (pid, number)
+        self._shared_memory = scratch.Scratch(scratch.SHARED_MEMORY)
 
     def run(self) -> None:
         host = self._link.sock.fileno()
@@ -143,9 +145,16 @@ class _Template:
             self._be_replica(number, fd)
         os.close(fd)
         pidfd = os.pidfd_open(pid)
-        self._children[pidfd] = (pid, number)
         header = _wire.pack_header([_wire.FORKED, number, ""])
-        socket.send_fds(self._link.sock, [_wire.frame_prefix(header) + header], [pidfd])
+        try:
+            socket.send_fds(self._link.sock, [_wire.frame_prefix(header) + header], [pidfd])
+        except OSError as error:  # others of our user have too many descriptors on their way
+            os.close(pidfd)
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            self._link.send([_wire.FORKED, number, f"cannot hand over a fork: {error.strerror}"])
+            return
+        self._children[pidfd] = (pid, number)
         poll.register(pidfd, select.POLLIN)
 
     def _reap(self, pidfd: int) -> None:
@@ -153,6 +162,9 @@ class _Template:
         os.close(pidfd)
         _, status = os.waitpid(pid, 0)
         self._link.send([_wire.ENDED, number, status])
+        scratch.remove_own(number)
+        if not self._children:  # whose it was nobody knows, but now it is nobody's
+            self._shared_memory.empty()
 
     def _be_replica(self, number: int, fd: int) -> NoReturn:
         """In the fork. Nothing of the template's may be used by it, and it never comes back."""
@@ -180,7 +192,7 @@ class _Template:
             try:
                 loading.prepare(self._module, coroutines.finish)
             except BaseException as error:
-                native.refuse(link, error)
+                native.refuse(link, output, error)
                 return
         native.answer_calls(link, output, job, self._module, place, job["fork_after"])
         output.flush()

@@ -21,6 +21,19 @@ class AuthorLog:
     def __init__(self, logbook: Logbook) -> None:
         self._book = logbook
 
+    def started(self, replica: ReplicaState) -> None:
+        self._book.event(replica.version.spec.key, replica.id, "start")
+
+    def loaded(self, key: str, printed: bytes) -> None:
+        """What the code printed while it was loaded, in a process that replicas are then forked from."""
+        self._book.printed(key, 0, "", printed)
+
+    def so_far(self, replica: ReplicaState, printed: bytes) -> None:
+        """What the call that runs has printed since the last time."""
+        begun = replica.begun()
+        call_id = begun[0].call.call_id if begun else ""
+        self._book.printed(replica.version.spec.key, replica.id, call_id, printed)
+
     def ready(self, replica: ReplicaState, message: Ready, printed: bytes, now: float) -> None:
         key = replica.version.spec.key
         self._book.printed(key, replica.id, "", printed)
@@ -31,13 +44,14 @@ class AuthorLog:
         else:
             self._book.event(key, replica.id, "ready", duration_s=took_s)
 
-    def replied(self, replica: ReplicaState, message: Result | Failure, payload: bytes) -> None:
+    def replied(self, replica: ReplicaState, message: Result | Failure, payload: bytes, num_seen: int) -> None:
+        """`num_seen`: bytes of what it printed that were told before."""
         call = replica.in_flight.get(message.id)
         if call is None:
             return
         key, call_id = replica.version.spec.key, call.call.call_id
-        if message.stdout_bytes:
-            self._book.printed(key, replica.id, call_id, payload[len(payload) - message.stdout_bytes :])
+        if message.stdout_bytes > num_seen:
+            self._book.printed(key, replica.id, call_id, payload[len(payload) - message.stdout_bytes + num_seen :])
         if type(message) is Failure and not call.ended:
             self._book.failed(
                 key, replica.id, call_id, message.error_type, message.message, message.stacktrace, message.duration_s
@@ -46,6 +60,8 @@ class AuthorLog:
     def ended(self, replica: ReplicaState, ending: Ending) -> None:
         key = replica.version.spec.key
         call_ids = ", ".join(call.call.call_id for call in replica.begun())
+        if ending.output and replica.doom != "idle":
+            self._book.printed(key, replica.id, call_ids, ending.output.encode())
         if replica.doom:
             if replica.doom in _DOOMS:
                 name, text = _DOOMS[replica.doom]
@@ -55,8 +71,6 @@ class AuthorLog:
             if ending.out_of_memory:
                 text = f"memory limit {replica.version.spec.limits.memory_bytes / (1 << 20):g} MiB exceeded"
             self._book.event(key, replica.id, "crashed", text, call_id=call_ids)
-        if ending.output and replica.doom != "idle":
-            self._book.printed(key, replica.id, call_ids, ending.output.encode())
 
     def paused(self, version: VersionState, why: str, pause_s: float) -> None:
         self._book.event(version.spec.key, None, "backoff", f"{why}; next start in {max(pause_s, 0.0):.3g} s")

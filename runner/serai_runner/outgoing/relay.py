@@ -7,8 +7,13 @@ before the first byte, and the connections end with the call. Nothing of HTTP is
 """
 
 import asyncio
+import contextlib
+import errno
 import socket
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from serai.ipc.messages import Bound
@@ -21,6 +26,13 @@ _BURST, _PER_S = 500, 500
 
 #: Connections at which no more are taken, refused ones included: a refusal lingers.
 _MAX_OPEN = 2 * MAX_CONNECTIONS
+
+#: Whoever made a door may still hold it, make it block, and take the connection that we were told of. So we accept in
+#: threads, one for each door at which somebody is, and shut a door that gives nobody for so long.
+_accepting = ThreadPoolExecutor(64, "doors")
+_MAX_ACCEPT_S = 1.0
+#: Where TCP_INFO of a listening socket says how many connections wait (tcpi_unacked).
+_TCP_INFO_BYTES, _AT_NUM_WAITING = 28, 24
 
 #: Without a descriptor left, the next try to take a connection comes after this.
 _NO_DESCRIPTOR_PAUSE_S = 0.1
@@ -46,6 +58,9 @@ class ApiRelay:
         self._allowance, self._counted_at = float(_BURST), self._loop.time()
         self._pause: asyncio.TimerHandle | None = None
         self._is_full = False
+        self._is_closed = False
+        self._is_taking = False  # a thread is at the door
+        self._num_late = 0  # of those at the door, the first: they came from a call that has ended
         # One for all: what is read is passed on, or copied, before the next read.
         self._buffer = memoryview(bytearray(_READ_BYTES))
 
@@ -61,18 +76,32 @@ class ApiRelay:
         self._loop.add_reader(listener.fileno(), self._accept)
 
     def cut(self) -> None:
-        """End every connection, now. What a call has begun to ask does not outlive it."""
+        """End every connection, now, those too that wait to be taken: what a call has begun to ask does not outlive
+        it, and is not asked in the name of the next one."""
         for inner in list(self._connections):
             inner.cut()
+        if self._listener is not None:
+            self._num_late = _num_waiting(self._listener) + self._is_taking
+            if self._num_late and not self._is_taking:
+                self._take_one()
 
     def close(self) -> None:
-        listener = self.release()
+        listener = self._stop_listening()
+        self.cut()
         if listener is not None:
-            listener.close()
+            _shut(listener)
+            self._is_closed = True
+            if (
+                not self._is_taking
+            ):  # else when the thread is back: the descriptor's number must not be another's by then
+                listener.close()
 
     def release(self) -> socket.socket | None:
         """End every connection and give the listening socket back, for another relay."""
         self.cut()
+        return self._stop_listening()
+
+    def _stop_listening(self) -> socket.socket | None:
         listener, self._listener = self._listener, None
         if self._pause is not None:
             self._pause.cancel()
@@ -92,17 +121,44 @@ class ApiRelay:
         elif wait_s > 0:
             self._pause_for(wait_s)
         else:
-            try:
-                sock, _ = self._listener.accept()
-            except (BlockingIOError, ConnectionError):  # gone again
-                return
-            except OSError:
-                self._pause_for(_NO_DESCRIPTOR_PAUSE_S)
-                return
+            self._allowance -= 1
+            self._take_one()
+
+    def _take_one(self) -> None:
+        listener = self._listener
+        assert listener is not None, "nothing is accepted after the end"
+        self._is_taking = True
+        self._loop.remove_reader(listener.fileno())
+        late = self._loop.call_later(_MAX_ACCEPT_S, _shut, listener)
+        taking = self._loop.run_in_executor(_accepting, listener.accept)
+        taking.add_done_callback(partial(self._taken, listener, late))
+
+    def _taken(
+        self, listener: socket.socket, late: asyncio.TimerHandle, taking: "asyncio.Future[tuple[socket.socket, object]]"
+    ) -> None:
+        late.cancel()
+        self._is_taking = False
+        error = taking.exception() if not taking.cancelled() else OSError()
+        sock = taking.result()[0] if error is None else None
+        if sock is not None and (self._num_late or self._listener is not listener):
+            sock.close()
+        elif sock is not None:
             self._take(sock)
+        if self._listener is not listener:  # given back, or closed
+            if self._is_closed:
+                listener.close()
+            return
+        self._num_late = max(0, self._num_late - 1) if sock is not None else 0
+        if isinstance(error, OSError) and error.errno == errno.EINVAL:  # shut, or no door any more
+            self.close()
+        elif self._num_late:
+            self._take_one()
+        elif error is None or isinstance(error, (BlockingIOError, ConnectionError)):  # taken, or gone again
+            self._accept_again()
+        else:
+            self._pause_for(_NO_DESCRIPTOR_PAUSE_S)
 
     def _take(self, sock: socket.socket) -> None:
-        self._allowance -= 1
         sock.setblocking(False)
         if len(self._connections) >= MAX_CONNECTIONS:
             admitted = TOO_MANY
@@ -121,11 +177,15 @@ class ApiRelay:
     def _pause_for(self, seconds: float) -> None:
         assert self._listener is not None, "paused only while it listens"
         self._loop.remove_reader(self._listener.fileno())
+        if self._pause is not None:
+            self._pause.cancel()
         self._pause = self._loop.call_later(seconds, self._accept_again)
 
     def _accept_again(self) -> None:
-        self._pause = None
-        if self._listener is not None:
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
+        if self._listener is not None and not self._is_taking:
             self._loop.add_reader(self._listener.fileno(), self._accept)
 
     def _forget(self, inner: Inner) -> None:
@@ -133,3 +193,17 @@ class ApiRelay:
         if self._is_full and len(self._connections) < _MAX_OPEN:
             self._is_full = False
             self._accept_again()
+
+
+def _num_waiting(listener: socket.socket) -> int:
+    try:
+        info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+    except OSError:
+        return 0
+    return int.from_bytes(info[_AT_NUM_WAITING:], sys.byteorder)
+
+
+def _shut(listener: socket.socket) -> None:
+    """Whoever waits in `accept` goes on."""
+    with contextlib.suppress(OSError):  # it is closed, or does not listen
+        listener.shutdown(socket.SHUT_RDWR)

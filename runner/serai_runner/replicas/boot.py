@@ -65,7 +65,11 @@ def _door(fds: list[int]) -> socket.socket | None:
     """A listening socket of the box's own loopback, if that is what came; a fork's code may send us anything."""
     if not fds:
         return None
-    sock = socket.socket(fileno=fds[0])
+    try:
+        sock = socket.socket(fileno=fds[0])
+    except OSError:  # no socket at all
+        os.close(fds[0])
+        return None
     with contextlib.suppress(OSError):
         if (
             sock.family == socket.AF_INET

@@ -22,10 +22,14 @@ from serai_runner.scheduling.calls import Ending, PendingCall, ReplicaState
 MAX_REPLY_BYTES = (10 << 20) + (1 << 20) + (256 << 10)
 #: We write the header anew with the caller's id, which may be longer than ours; the format ends at 65,535.
 _MAX_HEADER_BYTES = 65_000
+#: Our part of a box cuts the words of a report at 1,000 bytes.
+_MAX_PROGRESS_BYTES = 1100
 #: Above every deadline; what a reply claims beyond it is no number of seconds.
 _MAX_DURATION_S = 1e7
 #: What a crashed process printed last is kept, this much of it.
 _TAIL_BYTES = 4096
+#: Of what a call prints while it runs, this much is looked at at once.
+_MAX_LOOK_BYTES = 64 * 1024
 #: After the process has ended, its last replies arrive at once; a stray child may hold the socket open for ever.
 _EOF_GRACE_S = 1.0
 #: Between the end of its socket and the end of the process lie milliseconds.
@@ -43,7 +47,7 @@ class ReplicaEvents(Protocol):
 
     def on_ready(self, replica: ReplicaState, message: Ready, printed: bytes, now: float) -> None: ...
     def on_reply(self, replica: ReplicaState, message: Reply, payload: bytes, now: float) -> None: ...
-    def on_item(self, replica: ReplicaState, message: Item | Progress, payload: bytes) -> None: ...
+    def on_item(self, replica: ReplicaState, message: Item | Progress, payload: bytes, now: float) -> None: ...
     def on_violation(self, replica: ReplicaState) -> None: ...
     def on_exit(self, replica: ReplicaState, ending: Ending, now: float) -> None: ...
 
@@ -63,6 +67,7 @@ class Replica(FrameProtocol):
         self._job = b""
         self._output = os.memfd_create("serai-output")
         fcntl.fcntl(self._output, fcntl.F_SETFL, os.O_APPEND)
+        self.told_bytes = 0  # of what the call that runs has printed
         self._lifeline: socket.socket | None = None
         self._ending: Ending | None = None
         self._has_link = False
@@ -78,6 +83,16 @@ class Replica(FrameProtocol):
         except BaseException:
             self._release()
             raise
+
+    def new_output(self) -> bytes:
+        """What was printed since the last time. The replica empties the file when a call ends."""
+        try:
+            printed = os.pread(self._output, _MAX_LOOK_BYTES, self.told_bytes)
+        except OSError:
+            return b""
+        whole = printed[: printed.rfind(b"\n") + 1] or (printed if len(printed) == _MAX_LOOK_BYTES else b"")
+        self.told_bytes += len(whole)
+        return whole
 
     def send_call(self, call: PendingCall) -> None:
         header = call.call
@@ -158,7 +173,10 @@ class Replica(FrameProtocol):
         if type(message) is Ready:
             self._events.on_ready(self.state, message, payload, monotonic())
         elif type(message) is Item or type(message) is Progress:
-            self._events.on_item(self.state, message, payload)
+            if type(message) is Progress and (payload or len(header) > _MAX_PROGRESS_BYTES):
+                self._violated()
+            else:
+                self._events.on_item(self.state, message, payload, monotonic())
         elif (
             not 0 <= message.stdout_bytes <= len(payload)
             or not 0.0 <= message.duration_s < _MAX_DURATION_S
@@ -167,6 +185,7 @@ class Replica(FrameProtocol):
             self._violated()
         else:
             self._events.on_reply(self.state, message, payload, monotonic())
+            self.told_bytes = 0
 
     def frame_error(self, error: FrameError) -> None:
         self._violated()
@@ -213,7 +232,8 @@ class Replica(FrameProtocol):
     def _tail(self) -> str:
         try:
             size = os.fstat(self._output).st_size
-            return os.pread(self._output, _TAIL_BYTES, max(0, size - _TAIL_BYTES)).decode("utf-8", "replace")
+            start = max(self.told_bytes, size - _TAIL_BYTES)
+            return os.pread(self._output, _TAIL_BYTES, start).decode("utf-8", "replace")
         except OSError:
             return ""
 

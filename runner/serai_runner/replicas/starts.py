@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 from serai.box.cgroups import Cgroups
 from serai.ipc.messages import VersionSpec
+from serai_runner.memory import available_bytes
 from serai_runner.pool_link import PoolLink
 from serai_runner.replicas.replica import Replica
 from serai_runner.replicas.spares import Spares
+from serai_runner.replicas.template import Say
 from serai_runner.replicas.templates import Templates
 from serai_runner.sandbox import Box, Sandbox, SandboxUnavailable
 from serai_runner.sandbox.base import Limits
@@ -29,6 +31,8 @@ class Starts:
     Args:
         make: the live replica of a state, as the host wants it; called when there is nothing to wait for any more.
         on_failed: called from the loop, never before `begin` returns.
+        say: told what a version's code printed while it was loaded for all its replicas.
+        on_short: the machine is short of memory, and another box is about to start.
     """
 
     def __init__(
@@ -39,15 +43,18 @@ class Starts:
         pool: PoolLink,
         make: Callable[[ReplicaState], Replica],
         on_failed: OnFailed,
+        on_short: Callable[[], object],
+        say: Say,
     ) -> None:
         self.spares = Spares(settings, sandbox)
-        self.templates = Templates(settings, self.spares, sandbox.can_fork, cgroups)
+        self.templates = Templates(settings, self.spares, sandbox.can_fork, cgroups, say)
         self._settings = settings
         self._sandbox = sandbox
         self._cgroups = cgroups
         self._pool = pool
         self._make = make
         self._on_failed = on_failed
+        self._on_short = on_short
         self._waiting: dict[int, Callable[[], None]] = {}  # replica id -> stop waiting for the pool
         self._loop = asyncio.get_running_loop()
 
@@ -94,6 +101,9 @@ class Starts:
         if replica.version.spec.kind == "model":
             self._on_failed(replica, "a version that is only a model has no code: its calls go to the model pool")
             return
+        if available_bytes() < self._settings.memory_reserve_bytes:
+            self.templates.end_idle()
+            self._on_short()
         try:
             box = self._box(replica.version.spec, replica.id, models)
             source = self.templates.source_for(box)

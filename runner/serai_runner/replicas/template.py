@@ -31,7 +31,18 @@ _TAIL_BYTES = 4096
 _STATUS_GRACE_S = 0.5
 #: Between the end of its socket and the end of the process lie milliseconds.
 _EXIT_GRACE_S = 0.5
-_MAX_RECEIVED_BYTES = 1 << 20
+#: What was printed while loading (1 MiB), and what is around it.
+_MAX_RECEIVED_BYTES = (1 << 20) + (256 << 10)
+#: A template whose replica is not wanted any more has this long to say which process that is.
+_FORK_GRACE_S = 1.0
+#: Descriptors that came and belong to no message: one whose frame is not whole yet, and then some.
+_MAX_LOOSE_FDS = 16
+#: Messages that answer nothing, beside one for each fork: its status may come late.
+_MAX_STRAYS = 100
+
+
+#: (version, what its code printed while it was loaded)
+Say = Callable[[str, bytes], Any]
 
 
 class ForkEvents(BoxEvents, Protocol):
@@ -49,7 +60,14 @@ class Template:
         on_news: called when its forks become more or fewer, when it is loaded, and when it is gone.
     """
 
-    def __init__(self, sandbox: Source, cgroups: Cgroups, box: Box, on_news: Callable[["Template"], Any]) -> None:
+    def __init__(
+        self,
+        sandbox: Source,
+        cgroups: Cgroups,
+        box: Box,
+        on_news: Callable[["Template"], Any],
+        say: Say,
+    ) -> None:
         self.key = box.spec.key
         self.models = box.models
         self.is_gone = False
@@ -59,6 +77,7 @@ class Template:
         self._sandbox = sandbox
         self._cgroups = cgroups
         self._on_news = on_news
+        self._say = say
         self._loop = asyncio.get_running_loop()
         self._is_ready = False
         self._relay = ApiRelay(Path(os.devnull), lambda: None)
@@ -69,6 +88,7 @@ class Template:
         self._adopter: ForkEvents | None = None
         self._waiting: list[_Forked] = []
         self._forks: dict[int, _Forked] = {}
+        self._strays_left = _MAX_STRAYS
         self._output = os.memfd_create("serai-output")
         fcntl.fcntl(self._output, fcntl.F_SETFL, os.O_APPEND)
         self._job = sandbox.job(box).encode()
@@ -155,19 +175,35 @@ class Template:
         if not self._is_ready:
             self._reader.received += data
         self._reader.data_received(data)
+        if len(self._reader.fds) > _MAX_LOOSE_FDS:
+            self.violated()
 
     def told(self, message: Ready | Forked | Ended, fds: "collections.deque[int]") -> None:
+        if self._sock is None:
+            return  # it broke the rules, or is no template any more
         if type(message) is Ready and not self._is_ready:
             self._loaded(message)
-        elif type(message) is Forked:
+            return
+        fork = None if isinstance(message, Ready) else self._forks.get(message.number)
+        if type(message) is Forked:
             pidfd = fds.popleft() if fds and not message.error else -1
-            fork = self._forks.get(message.number)
-            if fork is not None:
+            if fork is not None and not fork.has_begun:
                 fork.begun(pidfd, message.error)
-            elif pidfd >= 0:
+                return
+            if pidfd >= 0:
                 os.close(pidfd)
-        elif type(message) is Ended and (fork := self._forks.get(message.number)) is not None:
+        elif type(message) is Ended and fork is not None and _is_status(message.status):
             fork.told_status(message.status)
+            return
+        self._strays_left -= 1
+        if self._strays_left < 0:
+            self.violated()
+
+    def holds(self, pid: int) -> bool:
+        """Whether a process is in its box and no other. What it calls its fork could be any process: our own, for
+        instance, of which our socket gives it a descriptor."""
+        own = self._box.pid
+        return own is not None and _groups_of(own) == _groups_of(pid) != ""
 
     def violated(self) -> None:
         self._close_link()
@@ -176,8 +212,10 @@ class Template:
     def _loaded(self, message: Ready) -> None:
         self.advice = message.fork_after
         if message.is_template:
+            # Each fork has a door of its own. This one stays: if its port became a fork's, code that remembers the
+            # address would ask in the name of another fork's call.
             self._is_ready = True
-            self._relay.close()  # each fork has a door of its own
+            self._say(self.key, self._reader.printed)
             waiting, self._waiting = self._waiting, []
             for fork in waiting:
                 self._ask(fork)
@@ -212,6 +250,7 @@ class Template:
         ours.setblocking(False)
         fork.sock = ours
         self._forks[fork.number] = fork
+        self._strays_left += 1
         with theirs:
             try:
                 socket.send_fds(self._sock, [pack_frame(encode(Fork(fork.number)))], [theirs.fileno()])
@@ -254,6 +293,7 @@ class _Reader(FrameProtocol):
 
     def __init__(self, template: Template) -> None:
         super().__init__(_MAX_RECEIVED_BYTES)
+        self.printed = b""  # while the code was loaded
         self.received = bytearray()  # all of it, until it is known what becomes of the box
         self.fds: collections.deque[int] = collections.deque()
         self._template = template
@@ -264,6 +304,8 @@ class _Reader(FrameProtocol):
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self._template.violated()
             return
+        if type(message) is Ready:
+            self.printed = payload
         self._template.told(message, self.fds)
 
     def frame_error(self, error: FrameError) -> None:
@@ -292,6 +334,10 @@ class _Forked:
     def pid(self) -> int | None:
         return _pid_of(self._pidfd) if self._pidfd >= 0 else None
 
+    @property
+    def has_begun(self) -> bool:
+        return self._pidfd >= 0
+
     def limit(self, limits: Limits) -> None:
         pass  # it gets them when it is made
 
@@ -303,26 +349,31 @@ class _Forked:
             self._kill()
         elif self.sock is None and not self._is_over:
             self._loop.call_soon(self._finish, Ending("not needed any more"))
-        # else: it is being forked, and is killed when it is there
+        elif not self._is_over:  # it is being forked, and is killed when it is there
+            self._loop.call_later(_FORK_GRACE_S, self._give_up)
 
     def adopted_by(self, box: RunningBox) -> None:
         self._adopted = box
 
     def begun(self, pidfd: int, error: str) -> None:
         sock = self.sock
-        if pidfd < 0 or sock is None or self._pidfd >= 0:
-            if pidfd >= 0:
-                os.close(pidfd)
-            if sock is not None and self._pidfd < 0:
-                sock.close()
-                self._finish(Ending(error or "the template did not say which process it made", is_platform=True))
+        assert sock is not None, "it was asked for"
+        if pidfd < 0:
+            sock.close()
+            self._template.advice = ""  # it cannot fork: the next replica gets a box of its own
+            self._finish(Ending(error or "the template did not say which process it made", is_platform=True))
+            return
+        pid = _pid_of(pidfd)
+        if pid is None or not self._template.holds(pid):
+            os.close(pidfd)
+            sock.close()
+            self._finish(Ending("ended at once, or is no process of its template", has_begun=True))
             return
         self._pidfd = pidfd
         self._loop.add_reader(pidfd, self._exited)
-        pid = _pid_of(pidfd)
         try:
             self._group = self._template.new_group(self._box)
-            if self._group is None or pid is None:
+            if self._group is None:
                 raise OSError(0, "forks need control groups")
             self._group.add(pid)
             offer_to_oom_killer(pid)
@@ -365,7 +416,11 @@ class _Forked:
         remove_group(self._group)
         os.close(self._pidfd)
         self._pidfd = -1
-        self._finish(ending_of(code, had_oom_kill))
+        self._finish(dataclasses.replace(ending_of(code, had_oom_kill), has_begun=True))
+
+    def _give_up(self) -> None:
+        if self._pidfd < 0 and not self._is_over:
+            self._template.violated()
 
     def _finish(self, ending: Ending) -> None:
         if self._is_over or self._adopted is not None:
@@ -379,6 +434,20 @@ class _Forked:
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
         if self._group is not None:
             self._group.kill()
+
+
+def _is_status(status: int) -> bool:
+    """Of a process that has ended."""
+    return 0 <= status <= 0xFFFF and (os.WIFEXITED(status) or os.WIFSIGNALED(status))
+
+
+def _groups_of(pid: int) -> str:
+    """The control groups of a process; empty: it is gone."""
+    try:
+        with open(f"/proc/{pid}/cgroup") as file:
+            return file.read()
+    except OSError:
+        return ""
 
 
 def _pid_of(pidfd: int) -> int | None:

@@ -8,7 +8,7 @@ from time import monotonic
 
 from serai.box.cgroups import Cgroups
 from serai.ipc.messages import ForkPoint
-from serai_runner.replicas.template import Template
+from serai_runner.replicas.template import Say, Template
 from serai_runner.sandbox.base import Box, Source
 from serai_runner.settings import Settings
 
@@ -21,12 +21,14 @@ class Templates:
 
     Args:
         boxes: where the templates' own boxes come from.
+        say: told what code printed while it was loaded.
     """
 
-    def __init__(self, settings: Settings, boxes: Source, can_fork: bool, cgroups: Cgroups) -> None:
+    def __init__(self, settings: Settings, boxes: Source, can_fork: bool, cgroups: Cgroups, say: Say) -> None:
         self._settings = settings
         self._boxes = boxes
         self._can_fork = can_fork
+        self._say = say
         self._cgroups = cgroups
         self._loop = asyncio.get_running_loop()
         self._templates: dict[str, Template] = {}
@@ -50,12 +52,12 @@ class Templates:
             self.drop(spec.key)
             template = None
         if template is None:
-            self._end_idle(but=self._settings.max_templates - 1)
+            self.end_idle(but=self._settings.max_templates - 1)
             if len(self._templates) >= self._settings.max_templates:
                 return self._boxes
             number = next(self._numbers)
             wanted = dataclasses.replace(box, number=number, fork_after=point)
-            template = Template(self._boxes, self._cgroups, wanted, self._on_news)
+            template = Template(self._boxes, self._cgroups, wanted, self._on_news, self._say)
             self._templates[spec.key] = template
         return template
 
@@ -81,7 +83,7 @@ class Templates:
         can_limit = self._cgroups.limits_memory and self._cgroups.limits_pids
         return self._can_fork and can_limit and self._settings.max_templates > 0
 
-    def _end_idle(self, but: int) -> None:
+    def end_idle(self, but: int = 0) -> None:
         """The longest idle ones, until there are so many."""
         idle = sorted((one for one in self._templates.values() if one.is_idle), key=lambda one: one.idle_since)
         for template in idle[: max(0, len(self._templates) - but)]:
@@ -94,9 +96,8 @@ class Templates:
             self._leaving.discard(template)
             if self._templates.get(key) is template:
                 del self._templates[key]
-        elif template.is_adopted:
-            if self._templates.get(key) is template:
-                self.drop(key)
+        elif (template.is_adopted or not template.advice) and self._templates.get(key) is template:
+            self.drop(key)
         elif template in self._leaving:
             if template.is_idle:
                 template.kill()

@@ -1,10 +1,9 @@
 """Where replicas run. One narrow protocol, a file per implementation, chosen here by name."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import structlog
 
 from serai.box.cgroups import Cgroups
 from serai_runner.sandbox.base import Box, BuildBox, Sandbox, SandboxUnavailable
@@ -17,7 +16,9 @@ if TYPE_CHECKING:  # the settings name what is here
 __all__ = ["Box", "BuildBox", "Sandbox", "SandboxUnavailable", "choose_sandbox"]
 
 
-def choose_sandbox(settings: "Settings", cgroups: Cgroups | None = None) -> tuple[Sandbox, str]:
+def choose_sandbox(
+    settings: "Settings", cgroups: Cgroups | None = None, log: Callable[[str], None] = lambda line: None
+) -> tuple[Sandbox, str]:
     """The sandbox to use, and a warning to show (empty: none).
 
     "auto" takes Docker where an engine answers that has the image of replicas: somebody has built it for that. Else
@@ -25,6 +26,7 @@ def choose_sandbox(settings: "Settings", cgroups: Cgroups | None = None) -> tupl
 
     Args:
         cgroups: what limits the boxes of this host; None for one that starts none.
+        log: told what an operator should know of the choice.
 
     Raises:
         SandboxUnavailable: the settings ask for one that does not work here.
@@ -38,7 +40,7 @@ def choose_sandbox(settings: "Settings", cgroups: Cgroups | None = None) -> tupl
         if settings.sandbox not in ("auto", name):
             continue
         try:
-            return _probe(name, settings, cgroups), ""
+            return _probe(name, settings, cgroups, log), ""
         except SandboxUnavailable as error:
             if settings.sandbox == name:
                 raise
@@ -46,7 +48,7 @@ def choose_sandbox(settings: "Settings", cgroups: Cgroups | None = None) -> tupl
     return plain, f"replicas run WITHOUT a sandbox ({'; '.join(reasons)}): publish only code that you trust"
 
 
-def _probe(name: str, settings: "Settings", cgroups: Cgroups) -> Sandbox:
+def _probe(name: str, settings: "Settings", cgroups: Cgroups, log: Callable[[str], None]) -> Sandbox:
     if name == "bubblewrap":
         return Bubblewrap.probe(settings, cgroups)
     engine = settings.docker.engine
@@ -54,6 +56,4 @@ def _probe(name: str, settings: "Settings", cgroups: Cgroups) -> Sandbox:
         raise SandboxUnavailable(f"no Docker engine answers at {engine}")
     from serai_runner.sandbox.docker.sandbox import Docker  # the engine's library takes 150 ms to import
 
-    return Docker.probe(
-        settings.home, settings.docker, log=lambda line: structlog.get_logger().info(line, action="docker")
-    )
+    return Docker.probe(settings.home, settings.docker, log)

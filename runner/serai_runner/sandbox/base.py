@@ -151,6 +151,10 @@ class Sandbox(Source, Protocol):
     #: What a version runs on that names no Python: "3.12".
     default_python: str
 
+    def python_problem(self, python: str) -> str:
+        """Why versions for this Python ("3.12") cannot run here, and the way out; empty: they can. May block."""
+        ...
+
     def network_problem(self) -> str:
         """Why versions with the network permission cannot run here; empty: they can. May block."""
         ...

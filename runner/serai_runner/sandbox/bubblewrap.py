@@ -80,6 +80,9 @@ class Bubblewrap:
         python = _interpreter_of(box)
         return make_job(box, box_variables(box, os.path.dirname(python.executable)))
 
+    def python_problem(self, python: str) -> str:
+        return ""  # whatever is installed here can be shown in a box
+
     def network_problem(self) -> str:
         return self._egress.check()
 

@@ -58,6 +58,9 @@ class Plain:
             variables["SERAI_POOL_SOCKET"] = f"{box.models}/pool.sock"
         return make_job(box, variables, is_private=False, algorithm=box.spec.code, environment=box.spec.environment)
 
+    def python_problem(self, python: str) -> str:
+        return ""  # whatever is installed here
+
     def network_problem(self) -> str:
         return ""  # they have this machine's, whatever their version says
 

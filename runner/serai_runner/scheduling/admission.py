@@ -23,8 +23,13 @@ def draining(call: PendingCall) -> Refusal:
 
 
 def deadline_passed(call: PendingCall) -> Refusal:
-    waited = call.deadline - call.arrived
-    return Refusal(call.call.id, "deadline", f"the call did not end within its {waited:.3g} s", retriable=False)
+    """Why it ended too late, if that was not its own work: the caller knows the rest."""
+    version, why = call.version, ""
+    if call.replica is None:
+        why = "it waited for others all the time" if version.ready else "the algorithm was still starting"
+        if not version.ready and version.starting is not None:
+            why += f", for {max(0.0, call.deadline - version.starting.started_at):.3g} s"
+    return Refusal(call.call.id, "deadline", why, retriable=False)
 
 
 def not_startable(call: PendingCall, now: float) -> Refusal | Failure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,12 +12,15 @@ if TYPE_CHECKING:
     from serai_runner.scheduling.version import VersionState
 
 
+_NO_ITEMS: deque[int] = deque()
+
+
 class PendingCall:
     """One accepted call until its end. `source` is whoever gets the answer; only the host looks into it."""
 
     __slots__ = (
-        "arrived", "call", "deadline", "depth", "ended", "items_out", "payer", "payload", "replica", "sent_at",
-        "serial", "source", "told_at", "version",
+        "arrived", "call", "deadline", "depth", "ended", "items_out", "payer", "payload", "replica", "reports",
+        "sent_at", "serial", "source", "told_at", "version",
     )  # fmt: skip
 
     def __init__(
@@ -34,7 +38,8 @@ class PendingCall:
         self.replica: ReplicaState | None = None  # that has it now, or had it at its end
         self.sent_at = 0.0
         self.ended = False
-        self.items_out = 0  # that its caller has not taken
+        self.items_out = deque[int]() if call.wants_items else _NO_ITEMS  # sizes of those that its caller has not taken
+        self.reports = 0  # of how it is doing
         self.told_at = 0.0  # when its caller last heard why it waits; 0: never
 
 

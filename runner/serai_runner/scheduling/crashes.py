@@ -18,12 +18,13 @@ _MAX_PAYERS = 64
 class Crashes:
     """Of one version."""
 
-    __slots__ = ("_count", "_of_payer", "_until")
+    __slots__ = ("_count", "_of_payer", "_payers", "_until")
 
     def __init__(self) -> None:
         self._of_payer: OrderedDict[str, int] = OrderedDict()  # crashes in a row
         self._until: dict[str, float] = {}  # until when a payer's calls are refused
         self._count = 0  # in a row, of anybody
+        self._payers: set[str] = set()  # whose those were: two are enough to know
 
     @property
     def are_paused(self) -> bool:
@@ -31,21 +32,24 @@ class Crashes:
         return bool(self._until)
 
     def succeeded(self, payer: str) -> None:
-        if self._count:
+        if self._of_payer:
             self._count = 0
+            self._payers.clear()
             self._of_payer.pop(payer, None)
             self._until.pop(payer, None)
 
     def crashed(self, payer: str, now: float) -> bool:
         """Whether the whole version should pause: several payers' calls crashed, and none succeeded in between."""
         self._count += 1
+        if len(self._payers) < 2:
+            self._payers.add(payer)
         mine = self._of_payer[payer] = self._of_payer.pop(payer, 0) + 1
         if len(self._of_payer) > _MAX_PAYERS:
             forgotten, _ = self._of_payer.popitem(last=False)
             self._until.pop(forgotten, None)
         if mine > _TOLERATED:
             self._until[payer] = now + min(LAST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(mine - _TOLERATED - 1, 10))
-        return self._count > _TOLERATED and len(self._of_payer) > 1
+        return self._count > _TOLERATED and len(self._payers) > 1
 
     def pause_of(self, payer: str, now: float) -> tuple[float, int]:
         """For how long this payer's calls are refused, and after how many crashes; (0, 0): they are not."""

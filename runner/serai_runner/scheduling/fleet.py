@@ -174,6 +174,13 @@ class Fleet:
         else:
             replica.retired = why
 
+    def end_longest_idle(self) -> None:
+        """One that nobody asked to keep: memory is short."""
+        idle = [one for one in self.replicas.values() if one.phase == "ready" and not one.in_flight]
+        idle = [one for one in idle if not one.version.is_kept]
+        if idle:
+            self.doom(min(idle, key=lambda replica: replica.idle_since), "room")
+
     def became_idle(self, replica: ReplicaState, now: float) -> None:
         replica.idle_since = now
         if replica.phase != "ready":

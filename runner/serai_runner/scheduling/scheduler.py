@@ -9,6 +9,7 @@ from typing import Any
 
 from serai.ipc.messages import (
     WINDOW,
+    WINDOW_BYTES,
     Call,
     Cancel,
     Failure,
@@ -31,6 +32,8 @@ from serai_runner.settings import Settings
 
 #: Replies that answer nothing, until we take the replica for broken: far more than late answers can explain.
 MAX_STRAYS = 100
+#: Reports of one call: far more than our part of a box lets through, so whoever sends more does it to flood us.
+_MAX_REPORTS, _MAX_REPORTS_PER_S = 100, 50
 #: A replica skips an expired call by itself; one that has not after this is killed.
 GHOST_GRACE_S = 0.1
 #: A call whose caller has left may end by itself within this. Killing the replica costs its next caller a start.
@@ -101,9 +104,10 @@ class Scheduler:
 
     def on_more(self, call: PendingCall, num_items: int) -> None:
         """The caller has taken so many items."""
-        num_items = min(num_items, call.items_out)
+        num_items = min(num_items, len(call.items_out))
         if num_items > 0 and not call.ended and call.replica is not None:
-            call.items_out -= num_items
+            for _ in range(num_items):
+                call.items_out.popleft()
             self._effects.tell_replica(call.replica, More(call.serial, num_items))
 
     # Events from replicas
@@ -143,14 +147,13 @@ class Scheduler:
         elif replica.ghosts:
             self.fleet.wake(now + GHOST_GRACE_S)
 
-    def on_item(self, replica: ReplicaState, message: Item | Progress, payload: bytes) -> None:
+    def on_item(self, replica: ReplicaState, message: Item | Progress, payload: bytes, now: float) -> None:
         call = replica.in_flight.get(message.id)
         if call is None or not call.call.wants_items:
             self._stray(replica)
-        elif type(message) is Item and call.items_out >= WINDOW:
+        elif not self._may_tell(call, message, payload, now):
             self.on_violation(replica)
         elif not call.ended:
-            call.items_out += type(message) is Item
             self._effects.tell_caller(call, message, payload)
 
     def on_violation(self, replica: ReplicaState) -> None:
@@ -289,6 +292,18 @@ class Scheduler:
         elif call.serial in replica.in_flight:
             replica.ghosts += 1
 
+    def _may_tell(self, call: PendingCall, message: Item | Progress, payload: bytes, now: float) -> bool:
+        """Whether it keeps to the window, or to what anybody could read; noted as told."""
+        if type(message) is Progress:
+            call.reports += 1
+            return call.reports <= _MAX_REPORTS + _MAX_REPORTS_PER_S * (now - call.sent_at)
+        out = call.items_out
+        if out and (len(out) >= WINDOW or sum(out) >= WINDOW_BYTES):
+            return False
+        if not call.ended:
+            out.append(len(payload))
+        return True
+
     def _stray(self, replica: ReplicaState) -> None:
         self.figures.strays += 1
         replica.strays += 1
@@ -319,7 +334,7 @@ class Scheduler:
         version = call.version
         if version.crashes.crashed(call.payer, now):
             message = f"its process ends in call after call ({ending.how}); it is started again after a pause"
-            version.start_failed(message, ending.output, False, now)
+            version.start_failed(message, ending.output, True, now)  # callers may try again: it is not their doing
             self._effects.paused(version, message, version.retry_at - now)
         elif (pause := version.crashes.pause_of(call.payer, now))[1]:
             why = f"its process ended in {pause[1]} calls of {call.payer} in a row ({ending.how})"

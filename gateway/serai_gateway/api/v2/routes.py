@@ -115,7 +115,7 @@ class InferenceProtocol:
 
     async def _answer_of_all(self, action: ServerAction, caller: Caller, scope: Scope, receive: Receive) -> Answer:
         wanted = read_index(await _read_small(scope, receive)) if action == "index" else None
-        models = await visible_models(self._catalogue, self._cache, caller.account)
+        models = await visible_models(self._catalogue, self._cache, caller.lists_as)
         if wanted is None:
             if not caller.key.permissions.manage:
                 raise Forbidden("this key may not see statistics; use one that may manage")

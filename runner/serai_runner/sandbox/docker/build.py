@@ -81,7 +81,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         return _run(build, DockerOptions(**request["options"]), request["home"])
-    except (EngineError, SandboxUnavailable, OSError) as error:
+    except (EngineError, SandboxUnavailable, OSError, RecursionError) as error:  # the last: folders without end
         sys.stderr.write(f"the container of this build failed: {error}\n")
         return _ENGINE_FAILED
 

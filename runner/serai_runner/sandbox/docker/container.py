@@ -38,6 +38,9 @@ _MASKED = (
 _LOG = {"Type": "local", "Config": {"max-size": "64k", "max-file": "1", "compress": "false"}}
 #: Open files of one process when its limits say nothing.
 _OPEN_FILES = 1024
+#: Until a box confines itself. All boxes are one user, and the kernel lets a user have as many descriptors on their way
+#: as the sender may have open: what authors' code hoards must not keep a box from saying that it stands.
+_BOOT_FILES = 4 * _OPEN_FILES
 #: /tmp of a build. It counts as the build's memory, so this only ends what fills it by mistake.
 _BUILD_TMP_BYTES = 1 << 30
 
@@ -82,7 +85,7 @@ def box_config(
         "Mounts": mounts,
         "NetworkMode": network.name if network else "none",
         "Dns": list(network.name_servers) if network else [],
-        "Ulimits": _ulimits(limits.rlimits.get("nofile", _OPEN_FILES)),
+        "Ulimits": _ulimits(_BOOT_FILES),
         "Init": True,  # something that reaps, and that a signal to the replica ends as the replica
     }
     if machine.can_limit_cpus:

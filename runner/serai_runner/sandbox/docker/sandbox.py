@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import secrets
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -98,6 +99,13 @@ class Docker:
         found = {self.default_python} | {python_of_tag(tag) for tag in self.engine.tags(self._options.repository)}
         return tuple(sorted(found - {""}, key=lambda version: [int(part) for part in version.split(".")]))
 
+    def python_problem(self, python: str) -> str:
+        """Blocks."""
+        image = image_for(self._options, python, self.default_python)
+        if self.engine.has_image(image):
+            return ""
+        return f"containers with Python {python} need the image {image}; the operator makes it: {how_to_build(image)}"
+
     def network_problem(self) -> str:
         """Why versions that may use the network cannot run here; empty: they can. Blocks."""
         try:
@@ -155,6 +163,7 @@ class Docker:
 
     def _listen(self) -> None:
         if self._stream is None:
+            shutil.rmtree(self._home / "run" / "boxes", ignore_errors=True)  # of a host that was killed
             loop = asyncio.get_running_loop()
 
             def hear(what: Happening | str | None) -> None:
