@@ -150,7 +150,8 @@ class Host:
         if replica.id not in self._replicas:
             door.close()
             return
-        relay = self._relays[replica.id] = ApiRelay(self._settings.calls_path, lambda: _bound_of(replica))
+        live = self._replicas[replica.id]
+        relay = self._relays[replica.id] = ApiRelay(self._settings.calls_path, lambda: _bound_of(replica, live.key))
         relay.serve(door)
 
     def on_ready(self, replica: ReplicaState, message: Ready, printed: bytes, now: float) -> None:
@@ -331,7 +332,7 @@ class Host:
         return self.log.bind(replica=replica.id, version=replica.version.spec.key)
 
 
-def _bound_of(replica: ReplicaState) -> Bound | None:
+def _bound_of(replica: ReplicaState, key: str) -> Bound | None:
     """In whose name the replica's code may ask for something now: of the call that runs. None: nobody could say.
 
     Code that may call others has one call at a time (`VersionState.sends_ahead`), so there it is the right one.
@@ -341,4 +342,4 @@ def _bound_of(replica: ReplicaState) -> Bound | None:
         return None
     pending, call = begun[0], begun[0].call
     root = call.root or call.call_id
-    return Bound(pending.payer, spec.key, call.call_id, root, call.depth, pending.deadline, spec.calls)
+    return Bound(pending.payer, spec.key, call.call_id, root, call.depth, pending.deadline, spec.calls, key)

@@ -443,3 +443,10 @@ def refuses(port: int) -> bool:
             return b"connection: close" in client.recv(4096)
         except OSError:
             return True
+
+
+def test_only_the_process_whose_call_runs_knows_the_key_of_its_requests(home: Path) -> None:
+    for key, status in (("simMine", 200), ("simOther", 401), ("", 401)):
+        with InsideClient(home, bound(key="simMine")) as client:
+            client.ask("GET", "/v1/algorithms", **({"Authorization": f"Simple {key}"} if key else {}))
+            assert client.answer().status == status, key

@@ -194,3 +194,34 @@ def test_a_machine_that_is_short_of_memory_keeps_no_idle_templates(tmp_path):
             ask(caller, key, "pid")
             host.wait_for(lambda: 'state="idle"} 0.0' in caller.stats(), "its replica has ended")
         host.wait_for(lambda: num_templates(caller) == 1, "only the last one's template is left")
+
+
+def test_a_fork_cannot_read_its_siblings_memory_or_its_key(host, caller):
+    source = (
+        SHARED
+        + """
+import errno
+def key(): return os.environ["SERAI_API_KEY"]
+def spy():
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) not in (1, os.getpid()):  # 1 is nobody's code
+            for file in ("mem", "environ", "maps"):
+                try:
+                    with open(f"/proc/{name}/{file}", "rb") as opened:
+                        if opened.read(10): found.append(name + "/" + file)
+                except OSError as error:
+                    pass
+    return found
+"""
+    )
+    key = define(host, caller, "siblings", source)
+    slow = caller.start_call(key, b'"loop"', timeout_s=20.0)
+    waiting = [caller.start_call(key, b'"key"') for _ in range(2)]
+    answers = [caller.wait(call_id) for call_id in waiting]
+    keys = {answer.payload for answer in answers}
+    assert ask(caller, key, "spy") == []
+    caller.cancel(slow)
+    assert len(keys) == 1 and next(iter(keys)).startswith(b"sim"), answers
+
+

@@ -3,16 +3,26 @@
 Inside ──▶ check (where, may it, how deep, is there time) ──▶ InFlight (how many at once) ──▶ the application
 
 The server puts the call that asks into the scope; only connections from the runner host have one. It asks in the name
-of its payer, whatever key its HTTP has, and ends when its own call ends.
+of its payer, with a key that only its own process knows, and ends when its own call ends.
 """
 
+import hmac
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from serai.ipc.messages import Bound
-from serai_gateway.errors import DeadlineExceeded, Forbidden, PlatformError, TooManyRequests, error_body, error_headers
+from serai_gateway.api.call_request import Headers, parse_key
+from serai_gateway.errors import (
+    DeadlineExceeded,
+    Forbidden,
+    PlatformError,
+    TooManyRequests,
+    Unauthenticated,
+    error_body,
+    error_headers,
+)
 from serai_gateway.request_id import new_request_id
 
 Scope = MutableMapping[str, Any]
@@ -56,6 +66,16 @@ def owner_of(bound: Bound) -> str:
 
 def is_call(path: str) -> bool:
     return _is_under(path, _CALLS)
+
+
+def check_key(bound: Bound, headers: Headers) -> None:
+    """Whether the process whose call this is has sent it. Raises Unauthenticated.
+
+    Replicas of one version may share a loopback: what a caller does to one of them must not speak for the caller of
+    another.
+    """
+    if bound.key and not hmac.compare_digest(parse_key(headers).encode(), bound.key.encode()):
+        raise Unauthenticated("this key is not that of the process whose call runs; make the client without a key")
 
 
 def check(bound: Bound, method: str, path: str, now: float) -> None:
@@ -125,6 +145,7 @@ class Inside:
         path: str = scope["path"]
         try:
             check(bound, scope["method"], path, time.monotonic())
+            check_key(bound, scope["headers"])
             if is_call(path):
                 self.in_flight.enter(bound)
         except PlatformError as error:

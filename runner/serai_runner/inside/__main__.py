@@ -28,7 +28,7 @@ def work(link: HostLink, job: dict) -> None:
     confine.limit(job["rlimits"])
     os.environ.clear()
     os.environ.update(job["variables"])
-    os.environ.update(link.door_variables())
+    os.environ.update(link.door_variables(job["key"]))
     os.chdir(job["algorithm"])
     if job["kind"] == "algorithmia":
         from serai_runner.inside import pipe

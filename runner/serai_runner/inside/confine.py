@@ -7,6 +7,7 @@ import resource
 import signal
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
 
 
 def limit(limits: dict[str, int]) -> None:
@@ -16,6 +17,16 @@ def limit(limits: dict[str, int]) -> None:
         _, hard = resource.getrlimit(which)
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(which, (value, value))
+
+
+def hide_memory() -> None:
+    """Keep other processes of our user from reading our memory and our environment through /proc. Forks keep it so."""
+    try:
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    except (ImportError, OSError):
+        pass  # a Python without it: the siblings are one version's, and nothing worse than its author's code
 
 
 def die_with(parent: int) -> None:

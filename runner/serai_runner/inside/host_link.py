@@ -17,8 +17,6 @@ _FIRST_OWN_FD = 200
 #: A door takes this many connections before the host has accepted the first.
 _DOOR_BACKLOG = 32
 _MAX_JOB_BYTES = 64 * 1024
-#: What clients are given for a key. It opens nothing: the host says who asks.
-_NO_KEY = "simInsideAnAlgorithmNoKeyIsNeeded"
 
 
 def reach(where: dict[str, Any]) -> socket.socket:
@@ -93,16 +91,16 @@ class HostLink:
         if _has_hung_up(self._lifeline):
             os._exit(0)
 
-    def door_variables(self) -> dict[str, str]:
-        """What clients of ours and Algorithmia's read: where to call, and a key that stands for none."""
+    def door_variables(self, key: str) -> dict[str, str]:
+        """What clients of ours and Algorithmia's read: where to call, and a key, which says that it is we who ask."""
         if not self._door_port:
             return {}
         address = f"http://127.0.0.1:{self._door_port}"
         return {
             "ALGORITHMIA_API": address,
-            "ALGORITHMIA_API_KEY": _NO_KEY,
+            "ALGORITHMIA_API_KEY": key,
             "SERAI_ADDRESS": address,
-            "SERAI_API_KEY": _NO_KEY,
+            "SERAI_API_KEY": key,
         }
 
     def send(self, header: Any, *payload: Any) -> None:

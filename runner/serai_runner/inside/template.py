@@ -51,6 +51,7 @@ def serve(link: HostLink, output: Output, job: dict[str, Any]) -> None:
         native.answer_calls(link, output, job, module, scratch.Scratch(is_private=job["is_private"]), advice)
         return
     printed = output.take()
+    confine.hide_memory()  # forks are one user: what a caller may do to one of them must not reach the others
     gc.collect()
     gc.freeze()  # a collection in a fork must not touch, and so copy, what all of them share
     link.send([_wire.READY, "", "", True, advice], printed)
@@ -179,7 +180,7 @@ class _Template:
             job = link.ask_job()
             link.keep_lifeline()
             confine.limit(job["rlimits"])
-            os.environ.update(link.door_variables())
+            os.environ.update(link.door_variables(job["key"]))
             folder = scratch.own_scratch(number)
             _new_chances()
             self._answer(link, Output(link.output), job, scratch.Scratch(folder))

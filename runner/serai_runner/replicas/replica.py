@@ -1,10 +1,7 @@
 """A live replica: its box, its socket, and the file its output goes to."""
 
 import asyncio
-import contextlib
 import dataclasses
-import fcntl
-import os
 import socket
 from collections.abc import Callable
 from time import monotonic
@@ -15,6 +12,8 @@ import msgspec
 from serai.ipc.frames import FrameError, FrameProtocol
 from serai.ipc.messages import Call, Cancel, Failure, Item, More, Progress, Ready, Result
 from serai_runner.replicas.boot import Boot, send_job
+from serai_runner.replicas.fork import Adopted
+from serai_runner.replicas.output_file import OutputFile
 from serai_runner.sandbox.base import Box, RunningBox, Source
 from serai_runner.scheduling.calls import Ending, PendingCall, ReplicaState
 
@@ -26,8 +25,6 @@ _MAX_HEADER_BYTES = 65_000
 _MAX_PROGRESS_BYTES = 1100
 #: Above every deadline; what a reply claims beyond it is no number of seconds.
 _MAX_DURATION_S = 1e7
-#: What a crashed process printed last is kept, this much of it.
-_TAIL_BYTES = 4096
 #: Of what a call prints while it runs, this much is looked at at once.
 _MAX_LOOK_BYTES = 64 * 1024
 #: After the process has ended, its last replies arrive at once; a stray child may hold the socket open for ever.
@@ -65,8 +62,8 @@ class Replica(FrameProtocol):
         self._box: RunningBox | None = None
         self._boot: Boot | None = None
         self._job = b""
-        self._output = os.memfd_create("serai-output")
-        fcntl.fcntl(self._output, fcntl.F_SETFL, os.O_APPEND)
+        self.key = ""  # what its code's HTTP bears
+        self._output = OutputFile()
         self.told_bytes = 0  # of what the call that runs has printed
         self._lifeline: socket.socket | None = None
         self._ending: Ending | None = None
@@ -77,19 +74,17 @@ class Replica(FrameProtocol):
 
     def start(self, source: Source, box: Box) -> None:
         """Raises OSError, SandboxUnavailable."""
+        self.key = box.key
         self._job = source.job(box).encode()
         try:
-            self._box = source.start(box, self._output, self)
+            self._box = source.start(box, self._output.fd, self)
         except BaseException:
             self._release()
             raise
 
     def new_output(self) -> bytes:
         """What was printed since the last time. The replica empties the file when a call ends."""
-        try:
-            printed = os.pread(self._output, _MAX_LOOK_BYTES, self.told_bytes)
-        except OSError:
-            return b""
+        printed = self._output.read(self.told_bytes, _MAX_LOOK_BYTES)
         whole = printed[: printed.rfind(b"\n") + 1] or (printed if len(printed) == _MAX_LOOK_BYTES else b"")
         self.told_bytes += len(whole)
         return whole
@@ -114,16 +109,13 @@ class Replica(FrameProtocol):
     def on_connected(self, sock: socket.socket) -> None:
         self._boot = Boot(sock, self.on_booted)
 
-    def on_adopted(
-        self, sock: socket.socket, received: bytes, output: int, lifeline: socket.socket, door: socket.socket | None
-    ) -> None:
-        """A template became this replica: it has its job, and has said this much."""
-        os.close(self._output)
-        self._output, self._lifeline = output, lifeline
+    def on_adopted(self, adopted: Adopted) -> None:
+        self._output.close()
+        self._output, self._lifeline, self.key = adopted.output, adopted.lifeline, adopted.key
         self._is_booted = True
-        if door is not None:
-            self._events.on_door(self.state, door)
-        self._connect(sock, received)
+        if adopted.door is not None:
+            self._events.on_door(self.state, adopted.door)
+        self._connect(adopted.sock, adopted.received)
 
     def on_ended(self, ending: Ending) -> None:
         self._ending = ending
@@ -139,7 +131,7 @@ class Replica(FrameProtocol):
         if door is not None:
             self._events.on_door(self.state, door)
         try:
-            self._lifeline = send_job(sock, self._job, self._output)
+            self._lifeline = send_job(sock, self._job, self._output.fd)
         except OSError:
             sock.close()
             return
@@ -221,7 +213,7 @@ class Replica(FrameProtocol):
         if self._ending is None or self._has_link or self._is_reported:
             return
         self._is_reported = True
-        ending = dataclasses.replace(self._ending, output=self._ending.output or self._tail())
+        ending = dataclasses.replace(self._ending, output=self._ending.output or self._output.tail(self.told_bytes))
         if not (self._is_booted or ending.has_begun or ending.is_platform):
             words = f"{ending.how}: {ending.output.strip()}" if ending.output else ending.how
             ending = dataclasses.replace(ending, how=f"the sandbox could not be started: {words}", is_platform=True)
@@ -229,17 +221,7 @@ class Replica(FrameProtocol):
         self._on_gone(self)
         self._events.on_exit(self.state, ending, monotonic())
 
-    def _tail(self) -> str:
-        try:
-            size = os.fstat(self._output).st_size
-            start = max(self.told_bytes, size - _TAIL_BYTES)
-            return os.pread(self._output, _TAIL_BYTES, start).decode("utf-8", "replace")
-        except OSError:
-            return ""
-
     def _release(self) -> None:
-        with contextlib.suppress(OSError):
-            os.close(self._output)
-        self._output = -1
+        self._output.close()
         if self._lifeline is not None:
             self._lifeline.close()

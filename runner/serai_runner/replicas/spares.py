@@ -6,15 +6,14 @@ once. Everything else gets a box made for it.
 
 import asyncio
 import contextlib
-import fcntl
 import itertools
-import os
 import socket
 from collections import deque
 
 import structlog
 
 from serai_runner.replicas.boot import Boot
+from serai_runner.replicas.output_file import OutputFile
 from serai_runner.sandbox.base import (
     ALGORITHM,
     ENVIRONMENT,
@@ -135,15 +134,14 @@ class _Spare:
         self._sock: socket.socket | None = None
         self._door: socket.socket | None = None
         self._events: BoxEvents | None = None
-        self._output = os.memfd_create("serai-spare")
-        fcntl.fcntl(self._output, fcntl.F_SETFL, os.O_APPEND)
+        self._output = OutputFile()
 
     def begin(self, sandbox: Sandbox) -> None:
         """Raises OSError, SandboxUnavailable."""
         try:
-            self._running = sandbox.start(self._box, self._output, self)
+            self._running = sandbox.start(self._box, self._output.fd, self)
         except BaseException:
-            os.close(self._output)
+            self._output.close()
             raise
 
     def adopt(self, box: Box, events: BoxEvents, mounts: Mounts) -> None:
@@ -199,7 +197,7 @@ class _Spare:
             if sock is not None:
                 sock.close()
         self._sock = None
-        os.close(self._output)
+        self._output.close()
         if self._events is None:
             self._owner.lost(self)
         else:

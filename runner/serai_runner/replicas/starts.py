@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import secrets
 from collections.abc import Callable
 
 from serai.box.cgroups import Cgroups
@@ -122,4 +123,4 @@ class Starts:
         tmp_bytes = min(settings.tmp_bytes, limits.memory_bytes)
         box_limits = Limits(limits.memory_bytes, settings.max_pids, limits.cpus, tmp_bytes, rlimits)
         num_threads = max(1, int(limits.cpus))
-        return Box(number, spec, box_limits, models, num_threads)
+        return Box(number, spec, box_limits, models, num_threads, key=f"sim{secrets.token_urlsafe(18)}")

@@ -2,17 +2,13 @@
 
 import asyncio
 import collections
-import contextlib
 import dataclasses
-import fcntl
 import os
-import re
-import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -21,20 +17,16 @@ from serai.ipc.frames import FrameError, FrameProtocol, pack_frame
 from serai.ipc.messages import Ended, Fork, Forked, ForkPoint, Ready, encode
 from serai_runner.outgoing.relay import ApiRelay
 from serai_runner.replicas.boot import Boot, send_job
-from serai_runner.sandbox.base import Box, BoxEvents, Job, Limits, RunningBox, Source
-from serai_runner.sandbox.process_box import ending_of, offer_to_oom_killer, remove_group
+from serai_runner.replicas.fork import Adopted, ForkedBox, ForkEvents
+from serai_runner.replicas.output_file import OutputFile
+from serai_runner.sandbox.base import Box, Job, RunningBox, Source
 from serai_runner.scheduling.calls import Ending
 
 _decode = msgspec.msgpack.Decoder(Ready | Forked | Ended).decode
-_TAIL_BYTES = 4096
-#: A fork's status comes right after its end; a template whose code does not send it is not waited for longer.
-_STATUS_GRACE_S = 0.5
 #: Between the end of its socket and the end of the process lie milliseconds.
 _EXIT_GRACE_S = 0.5
 #: What was printed while loading (1 MiB), and what is around it.
 _MAX_RECEIVED_BYTES = (1 << 20) + (256 << 10)
-#: A template whose replica is not wanted any more has this long to say which process that is.
-_FORK_GRACE_S = 1.0
 #: Descriptors that came and belong to no message: one whose frame is not whole yet, and then some.
 _MAX_LOOSE_FDS = 16
 #: Messages that answer nothing, beside one for each fork: its status may come late.
@@ -43,14 +35,6 @@ _MAX_STRAYS = 100
 
 #: (version, what its code printed while it was loaded)
 Say = Callable[[str, bytes], Any]
-
-
-class ForkEvents(BoxEvents, Protocol):
-    def on_adopted(
-        self, sock: socket.socket, received: bytes, output: int, lifeline: socket.socket, door: socket.socket | None
-    ) -> None:
-        """The template is this replica itself: loading failed, or forking would not be safe."""
-        ...
 
 
 class Template:
@@ -69,6 +53,7 @@ class Template:
         say: Say,
     ) -> None:
         self.key = box.spec.key
+        self._key = box.key
         self.models = box.models
         self.is_gone = False
         self.is_adopted = False  # it is a replica now
@@ -86,25 +71,24 @@ class Template:
         self._boot: Boot | None = None
         self._lifeline: socket.socket | None = None
         self._adopter: ForkEvents | None = None
-        self._waiting: list[_Forked] = []
-        self._forks: dict[int, _Forked] = {}
+        self._waiting: list[ForkedBox] = []
+        self._forks: dict[int, ForkedBox] = {}
         self._strays_left = _MAX_STRAYS
-        self._output = os.memfd_create("serai-output")
-        fcntl.fcntl(self._output, fcntl.F_SETFL, os.O_APPEND)
+        self._output: OutputFile | None = OutputFile()
         self._job = sandbox.job(box).encode()
         try:
-            self._box: RunningBox = sandbox.start(box, self._output, self)
+            self._box: RunningBox = sandbox.start(box, self._output.fd, self)
         except BaseException:
-            os.close(self._output)
+            self._output.close()
             raise
 
     # As a source of boxes
 
     def start(self, box: Box, output: int, events: ForkEvents) -> RunningBox:
-        fork = _Forked(self, box, events)
-        if self._is_ready:
+        fork = ForkedBox(self, box, events)
+        if self._is_ready and self._sock is not None:
             self._ask(fork)
-        else:
+        else:  # it loads, or is ending: then it says so to all that wait
             self._waiting.append(fork)
         return fork
 
@@ -130,14 +114,15 @@ class Template:
         self._close_link()
         self._relay.close()
         adopter, self._adopter = self._adopter, None
-        ending = dataclasses.replace(ending, output=self._tail(), has_begun=self._lifeline is not None)
+        tail = self._output.tail() if self._output is not None else ""
+        ending = dataclasses.replace(ending, output=tail, has_begun=self._lifeline is not None)
         for fork in [*self._waiting, *self._forks.values()]:
             fork.template_ended(ending)
         self._waiting.clear()
         if adopter is not None:
             adopter.on_ended(ending)
-        elif self._output >= 0:
-            os.close(self._output)
+        elif self._output is not None:
+            self._output.close()
         if self._lifeline is not None:
             self._lifeline.close()
         self._on_news(self)
@@ -146,8 +131,9 @@ class Template:
         self._boot = None
         if door is not None:
             self._relay.serve(door)  # no call runs while code is loaded, and whoever asks for something is told so
+        assert self._output is not None, "given away later, if at all"
         try:
-            self._lifeline = send_job(sock, self._job, self._output)
+            self._lifeline = send_job(sock, self._job, self._output.fd)
         except OSError:
             sock.close()
             return
@@ -237,14 +223,16 @@ class Template:
         self._adopter, self.is_adopted = first.events, True
         first.adopted_by(self._box)
         lifeline, self._lifeline = self._lifeline, None
-        output, self._output = self._output, -1
-        self._adopter.on_adopted(sock, bytes(self._reader.received), output, lifeline, self._relay.release())
+        output, self._output = self._output, None
+        assert output is not None, "given away once"
+        adopted = Adopted(sock, bytes(self._reader.received), output, lifeline, self._relay.release(), self._key)
+        self._adopter.on_adopted(adopted)
         for fork in rest:
             fork.template_ended(Ending("its template became a replica", is_platform=True))
 
     # Its forks
 
-    def _ask(self, fork: "_Forked") -> None:
+    def _ask(self, fork: ForkedBox) -> None:
         assert self._sock is not None, "ready means connected"
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         ours.setblocking(False)
@@ -261,7 +249,7 @@ class Template:
         limits = box.limits
         return self._cgroups.create(box.number, limits.memory_bytes, limits.pids, limits.cpus)
 
-    def drop(self, fork: "_Forked") -> None:
+    def drop(self, fork: ForkedBox) -> None:
         """It has ended, or never began."""
         if fork in self._waiting:
             self._waiting.remove(fork)
@@ -279,13 +267,6 @@ class Template:
             self._sock = None
         while self._reader.fds:
             os.close(self._reader.fds.popleft())
-
-    def _tail(self) -> str:
-        try:
-            size = os.fstat(self._output).st_size
-            return os.pread(self._output, _TAIL_BYTES, max(0, size - _TAIL_BYTES)).decode("utf-8", "replace")
-        except OSError:
-            return ""
 
 
 class _Reader(FrameProtocol):
@@ -312,130 +293,6 @@ class _Reader(FrameProtocol):
         self._template.violated()
 
 
-class _Forked:
-    """A replica's process that a template makes, or has made."""
-
-    def __init__(self, template: Template, box: Box, events: ForkEvents) -> None:
-        self.number = box.number
-        self.events = events
-        self.sock: socket.socket | None = None
-        self._template = template
-        self._box = box
-        self._loop = asyncio.get_running_loop()
-        self._adopted: RunningBox | None = None
-        self._is_doomed = False
-        self._is_over = False
-        self._pidfd = -1
-        self._group: Cgroup | None = None
-        self._status: int | None = None
-        self._is_gone = False
-
-    @property
-    def pid(self) -> int | None:
-        return _pid_of(self._pidfd) if self._pidfd >= 0 else None
-
-    @property
-    def has_begun(self) -> bool:
-        return self._pidfd >= 0
-
-    def limit(self, limits: Limits) -> None:
-        pass  # it gets them when it is made
-
-    def kill(self) -> None:
-        self._is_doomed = True
-        if self._adopted is not None:
-            self._adopted.kill()
-        elif self._pidfd >= 0:
-            self._kill()
-        elif self.sock is None and not self._is_over:
-            self._loop.call_soon(self._finish, Ending("not needed any more"))
-        elif not self._is_over:  # it is being forked, and is killed when it is there
-            self._loop.call_later(_FORK_GRACE_S, self._give_up)
-
-    def adopted_by(self, box: RunningBox) -> None:
-        self._adopted = box
-
-    def begun(self, pidfd: int, error: str) -> None:
-        sock = self.sock
-        assert sock is not None, "it was asked for"
-        if pidfd < 0:
-            sock.close()
-            self._template.advice = ""  # it cannot fork: the next replica gets a box of its own
-            self._finish(Ending(error or "the template did not say which process it made", is_platform=True))
-            return
-        pid = _pid_of(pidfd)
-        if pid is None or not self._template.holds(pid):
-            os.close(pidfd)
-            sock.close()
-            self._finish(Ending("ended at once, or is no process of its template", has_begun=True))
-            return
-        self._pidfd = pidfd
-        self._loop.add_reader(pidfd, self._exited)
-        try:
-            self._group = self._template.new_group(self._box)
-            if self._group is None:
-                raise OSError(0, "forks need control groups")
-            self._group.add(pid)
-            offer_to_oom_killer(pid)
-        except OSError:
-            self._is_doomed = True
-        if self._is_doomed:
-            sock.close()
-            self._kill()
-        else:
-            self.events.on_connected(sock)
-
-    def told_status(self, status: int) -> None:
-        self._status = status
-        if self._is_gone:
-            self._settle()
-
-    def template_ended(self, ending: Ending) -> None:
-        if self._pidfd < 0 and self._adopted is None:
-            if self.sock is not None:
-                self.sock.close()
-            self._finish(ending)
-        elif self._is_gone:
-            self._settle()
-
-    def _exited(self) -> None:
-        self._loop.remove_reader(self._pidfd)
-        self._is_gone = True
-        if self._group is not None:
-            self._group.kill()
-        if self._status is None and not self._template.is_gone:
-            self._loop.call_later(_STATUS_GRACE_S, self._settle)
-        else:
-            self._settle()
-
-    def _settle(self) -> None:
-        if self._is_over:
-            return
-        had_oom_kill = self._group is not None and self._group.num_oom_kills() > 0
-        code = os.waitstatus_to_exitcode(self._status) if self._status is not None else -signal.SIGKILL
-        remove_group(self._group)
-        os.close(self._pidfd)
-        self._pidfd = -1
-        self._finish(dataclasses.replace(ending_of(code, had_oom_kill), has_begun=True))
-
-    def _give_up(self) -> None:
-        if self._pidfd < 0 and not self._is_over:
-            self._template.violated()
-
-    def _finish(self, ending: Ending) -> None:
-        if self._is_over or self._adopted is not None:
-            return
-        self._is_over = True
-        self._template.drop(self)
-        self.events.on_ended(ending)
-
-    def _kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-        if self._group is not None:
-            self._group.kill()
-
-
 def _is_status(status: int) -> bool:
     """Of a process that has ended."""
     return 0 <= status <= 0xFFFF and (os.WIFEXITED(status) or os.WIFSIGNALED(status))
@@ -448,13 +305,3 @@ def _groups_of(pid: int) -> str:
             return file.read()
     except OSError:
         return ""
-
-
-def _pid_of(pidfd: int) -> int | None:
-    """The process as we know it; None: it has ended, or is none of this machine's."""
-    try:
-        with open(f"/proc/self/fdinfo/{pidfd}") as file:
-            found = re.search(r"^Pid:\s+([1-9][0-9]*)$", file.read(), re.MULTILINE)
-    except OSError:
-        return None
-    return int(found[1]) if found else None

@@ -56,6 +56,7 @@ class Box:
     limits: Limits
     models: str | None = None  # directory that holds the pool's socket for this version
     num_threads: int = 1  # what numeric libraries may use
+    key: str = ""  # what its code's HTTP to its door bears
     fork_after: ForkPoint = ""  # if not empty: it loads the code as far as this, and then makes replicas by forking
 
 
@@ -69,6 +70,7 @@ class Job:
     environment: str | None
     concurrency: int
     fork_after: str
+    key: str
     is_private: bool  # whether its /tmp is its own
     variables: dict[str, str]
     rlimits: dict[str, int]
@@ -212,6 +214,7 @@ def make_job(box: Box, variables: dict[str, str], *, is_private: bool = True, **
         entry=spec.entry or ("" if spec.kind == "algorithmia" else spec.name),
         concurrency=max(1, spec.limits.concurrency),
         fork_after=box.fork_after,
+        key=box.key,
         is_private=is_private,
         variables=variables,
         rlimits=dict(box.limits.rlimits),

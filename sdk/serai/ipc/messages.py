@@ -354,7 +354,7 @@ class Booted(msgspec.Struct, frozen=True, array_like=True, tag=35):
 class Bound(msgspec.Struct, frozen=True, array_like=True, tag=34):
     """First on a connection from the runner host to the gateway: what follows is HTTP that a running call sends.
 
-    It is this call's right to ask, whatever keys the HTTP names; when the call ends, the host ends the connection.
+    It is this call's right to ask; when the call ends, the host ends the connection.
     """
 
     payer: str  # account whose call it is
@@ -364,6 +364,7 @@ class Bound(msgspec.Struct, frozen=True, array_like=True, tag=34):
     depth: int  # of the call itself
     deadline: float
     may_call: bool
+    key: str = ""  # what its HTTP bears, which other processes of the same version cannot know; empty: anything
 
 
 Message = (
