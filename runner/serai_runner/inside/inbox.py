@@ -51,7 +51,6 @@ class Inbox:
     def __init__(self, reader: _wire.FrameReader) -> None:
         self._read = reader.read
         self._early: deque[Frame] = deque()  # calls that came while another streamed
-        self._running: Running | None = None
 
     def next_call(self) -> Frame | None:
         """None when the host has closed."""
@@ -64,12 +63,12 @@ class Inbox:
                 return frame
             # else: it speaks of a call that has been answered
 
-    def begin(self, call_id: int) -> Running:
-        self._running = Running(call_id)
-        return self._running
+    def begin(self, call_id: int, streams: bool) -> Running | None:
+        """None: nobody can say anything to this call."""
+        return Running(call_id) if streams else None
 
-    def end(self, running: Running) -> None:
-        self._running = None
+    def end(self, running: Running | None) -> None:
+        pass  # nobody else knows it
 
     def await_room(self, running: Running) -> bool:
         """Wait until another item may be sent; False: the caller does not want any more."""
@@ -109,13 +108,14 @@ class SharedInbox:
     def next_call(self) -> Frame | None:
         return self._calls.get()
 
-    def begin(self, call_id: int) -> Running:
+    def begin(self, call_id: int, streams: bool) -> Running | None:
         running = Running(call_id)
         with self._lock:
             self._running[call_id] = running
         return running
 
-    def end(self, running: Running) -> None:
+    def end(self, running: Running | None) -> None:
+        assert running is not None, "every call of this inbox is one"
         with self._lock:
             self._running.pop(running.id, None)
 

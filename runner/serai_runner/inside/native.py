@@ -84,8 +84,8 @@ class Replica:
 
     def _answer(self, call_id: int, content_type: str, payload: bytes, wants_items: bool) -> None:
         began = perf_counter()
-        running = self._inbox.begin(call_id)
-        caller = items.Caller(self, self._inbox, running) if wants_items else None
+        running = self._inbox.begin(call_id, wants_items)
+        caller = items.Caller(self, self._inbox, running) if running is not None and wants_items else None
         _running.enter(caller)
         try:
             value = values.decode_input(content_type, payload)
