@@ -56,6 +56,7 @@ def run(*, rounds: int, seconds: float) -> None:
             good = write_algorithm(Path(folder) / "good", "def apply(input):\n    return input\n")
             quiet.define(python_version(good, key="good"))
             evil = write_algorithm(Path(folder) / "evil", _EVIL)
+            _add(Rounds(), "warm-up", quiet, 1.0)
             for _ in range(rounds):
                 _add(found, "alone", quiet, seconds)
                 for kind in _KINDS:
