@@ -91,10 +91,9 @@ class ApiRelay:
         if listener is not None:
             _shut(listener)
             self._is_closed = True
-            if (
-                not self._is_taking
-            ):  # else when the thread is back: the descriptor's number must not be another's by then
+            if not self._is_taking:
                 listener.close()
+            # else when the thread is back: the descriptor's number must not be another's before
 
     def release(self) -> socket.socket | None:
         """End every connection and give the listening socket back, for another relay."""
