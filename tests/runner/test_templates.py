@@ -223,5 +223,3 @@ def spy():
     assert ask(caller, key, "spy") == []
     caller.cancel(slow)
     assert len(keys) == 1 and next(iter(keys)).startswith(b"sim"), answers
-
-
