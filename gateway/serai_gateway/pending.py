@@ -1,9 +1,9 @@
 """A call on its way to a daemon: what was sent, who waits for the answer, how long already, and what came before it."""
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 from serai.ipc.frames import Buffer
@@ -36,6 +36,19 @@ Event = Item | Progress | Waiting
 #: wait for a reader that keeps up, seldom enough that short items cost no frame each.
 _ACKNOWLEDGED_ITEMS = WINDOW // 2
 _ACKNOWLEDGED_BYTES = WINDOW_BYTES // 2
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a daemon is told of a call beside its input, and who waits for it."""
+
+    deadline: float  # time.monotonic()
+    call_id: str
+    payer: str
+    wants_stdout: bool = False
+    root: str = ""  # as in `Call`
+    depth: int = 0
+    gone: Gone | None = None
 
 
 class CallerGone(Exception):
@@ -122,7 +135,7 @@ class Pending:
         self.call = call
         self.payload = payload
         self.answer: asyncio.Future[tuple[Any, bytes]] = asyncio.get_running_loop().create_future()
-        self.sent_at = time.monotonic()
+        self.sent_at = 0.0  # time.monotonic() when it was sent
         self.gone = gone
         self.inbox: Inbox | None = None  # only for who wants items
         self.news: asyncio.Event | None = None

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from serai.ipc.frames import MAX_HEADER_BYTES, Buffer
 from serai.ipc.link import Link
@@ -38,7 +38,7 @@ from serai.ipc.messages import (
     encode,
 )
 from serai_gateway.log_feed import LogFeed
-from serai_gateway.pending import CallStream, Event, Gone, Inbox, Pending, Reply
+from serai_gateway.pending import Asked, CallStream, Event, Inbox, Pending, Reply
 
 #: How long a call waits for a daemon that is not there. A killed one is back within 1 s; this leaves room.
 CONNECT_WAIT_S = 5.0
@@ -85,52 +85,20 @@ class Route:
     async def close(self) -> None:
         await self._link.close()
 
-    async def call(
-        self,
-        spec: VersionSpec,
-        content_type: ContentType,
-        payload: bytes,
-        *,
-        deadline: float,
-        call_id: str,
-        payer: str,
-        wants_stdout: bool = False,
-        root: str = "",
-        depth: int = 0,
-        gone: Gone | None = None,
-    ) -> Answer:
-        """Run one call. Raises CallerGone when `gone` returns first."""
-        if not self._link.is_open and not await self._wait_for_link(deadline):
-            return self._refuse_unavailable()
-        self._next_id = number = self._next_id + 1
-        call = Call(number, spec.key, content_type, deadline, call_id, payer, wants_stdout, False, root, depth)
-        pending = self._begin(Pending(spec, call, payload, gone), watch=depth > 0)
-        try:
-            return await pending.reply()
-        finally:
-            self._leave(number)
+    async def call(self, spec: VersionSpec, content_type: ContentType, payload: bytes, asked: Asked) -> Answer:
+        """Run one call. Raises CallerGone when `asked.gone` returns first."""
+        call = self._write_call(spec, content_type, asked, wants_items=False)
+        return await self._exchange(Pending(spec, call, payload, asked.gone), watch=asked.depth > 0)
 
     @asynccontextmanager
     async def stream(
-        self,
-        spec: VersionSpec,
-        content_type: ContentType,
-        payload: bytes,
-        *,
-        deadline: float,
-        call_id: str,
-        payer: str,
-        wants_stdout: bool = False,
-        root: str = "",
-        depth: int = 0,
-        gone: Gone | None = None,
+        self, spec: VersionSpec, content_type: ContentType, payload: bytes, asked: Asked
     ) -> AsyncIterator[CallStream]:
         """Run one call and see what it sends until it ends. Who leaves before that has cancelled it."""
-        is_there = self._link.is_open or await self._wait_for_link(deadline)
-        self._next_id = number = self._next_id + 1
-        call = Call(number, spec.key, content_type, deadline, call_id, payer, wants_stdout, True, root, depth)
-        pending = Pending(spec, call, payload, gone)
-        events = CallStream(pending, lambda num_items: self._acknowledge(number, num_items))
+        is_there = await self._is_there(asked.deadline)
+        call = self._write_call(spec, content_type, asked, wants_items=True)
+        pending = Pending(spec, call, payload, asked.gone)
+        events = CallStream(pending, lambda num_items: self._acknowledge(call.id, num_items))
         try:
             if is_there:
                 self._begin(pending, watch=True)
@@ -138,7 +106,7 @@ class Route:
                 pending.settle(*self._refuse_unavailable())
             yield events
         finally:
-            self._leave(number)
+            self._leave(call.id)
 
     async def infer(
         self,
@@ -147,39 +115,23 @@ class Route:
         inputs: tuple[Written, ...],
         outputs: tuple[Wanted, ...],
         payload: Buffer,
+        asked: Asked,
         *,
         as_json: bool,
-        deadline: float,
-        call_id: str,
-        payer: str,
         priority: int = 0,
-        depth: int = 0,
-        gone: Gone | None = None,
     ) -> InferAnswer:
         """Run one model of a version with named tensors: see `Infer`. For the pool. Raises CallerGone like `call`."""
-        if not self._link.is_open and not await self._wait_for_link(deadline):
-            return self._refuse_unavailable()
-        self._next_id = number = self._next_id + 1
-        infer = Infer(number, spec.key, model, inputs, outputs, as_json, deadline, call_id, payer, priority)
-        pending = self._begin(Pending(spec, infer, payload, gone), watch=depth > 0)
-        try:
-            message, answer = await pending.reply()
-        finally:
-            self._leave(number)
+        deadline, call_id, payer = asked.deadline, asked.call_id, asked.payer
+        infer = Infer(self._number(), spec.key, model, inputs, outputs, as_json, deadline, call_id, payer, priority)
+        message, answer = await self._exchange(Pending(spec, infer, payload, asked.gone), watch=asked.depth > 0)
         return (message, answer) if isinstance(message, Inferred | Failure | Refusal) else self._refuse_nonsense()
 
     async def command(
         self, spec: VersionSpec, verb: Verb, model: str, deadline: float
     ) -> Commanded | Failure | Refusal:
         """Have one model of a version loaded, unloaded, pinned or unpinned; returns when it is so. For the pool."""
-        if not self._link.is_open and not await self._wait_for_link(deadline):
-            return self._refuse_unavailable()[0]
-        self._next_id = number = self._next_id + 1
-        pending = self._begin(Pending(spec, Command(number, verb, spec.key, model, deadline), b"", None))
-        try:
-            message, _ = await pending.reply()
-        finally:
-            self._leave(number)
+        command = Command(self._number(), verb, spec.key, model, deadline)
+        message, _ = await self._exchange(Pending(spec, command, b"", None))
         return message if isinstance(message, Commanded | Failure | Refusal) else self._refuse_nonsense()[0]
 
     def keep(self, specs: Sequence[VersionSpec]) -> bool:
@@ -199,7 +151,7 @@ class Route:
         return await self._ask(Inspect, timeout_s)
 
     async def _ask(self, question: type[Stats | Inspect], timeout_s: float) -> bytes:
-        self._next_id = number = self._next_id + 1
+        number = self._number()
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._questions[number] = answer
         try:
@@ -212,18 +164,46 @@ class Route:
         finally:
             self._questions.pop(number, None)
 
-    async def _wait_for_link(self, deadline: float) -> bool:
-        return await self._link.wait_open(min(CONNECT_WAIT_S, deadline - time.monotonic()))
+    def _number(self) -> int:
+        self._next_id += 1
+        return self._next_id
 
-    def _begin(self, pending: Pending, *, watch: bool = False) -> Pending:
+    def _write_call(self, spec: VersionSpec, content_type: ContentType, asked: Asked, *, wants_items: bool) -> Call:
+        return Call(
+            self._number(),
+            spec.key,
+            content_type,
+            asked.deadline,
+            asked.call_id,
+            asked.payer,
+            asked.wants_stdout,
+            wants_items,
+            asked.root,
+            asked.depth,
+        )
+
+    async def _is_there(self, deadline: float) -> bool:
+        return self._link.is_open or await self._link.wait_open(min(CONNECT_WAIT_S, deadline - time.monotonic()))
+
+    async def _exchange(self, pending: Pending, *, watch: bool = False) -> tuple[Any, bytes]:
+        """Send it and wait for the reply. Who stops waiting has cancelled it."""
+        if not await self._is_there(pending.call.deadline):
+            return self._refuse_unavailable()
+        self._begin(pending, watch=watch)
+        try:
+            return await pending.reply()
+        finally:
+            self._leave(pending.call.id)
+
+    def _begin(self, pending: Pending, *, watch: bool) -> None:
         """`watch`: look at once whether the caller has gone. What an algorithm asked for ends with its own call."""
+        pending.sent_at = time.monotonic()
         self._pending[pending.call.id] = pending
         self._send(pending)
         if watch and pending.gone is not None and not pending.answer.done():
             pending.watcher = asyncio.get_running_loop().create_task(self._watch(pending))
         if self._sweeper is None:
             self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep)
-        return pending
 
     def _leave(self, number: int) -> None:
         """Nobody waits for this call any more; where it has not been answered, it need not go on."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from serai.ipc.messages import Command, Commanded, Infer, Inferred, ModelSpec, Refusal, TensorSpec, VersionSpec, Written
 from serai_gateway.api.v2.testing.fake_pool import FakePool, give_back
-from serai_gateway.pending import Pending
+from serai_gateway.pending import Asked, Pending
 from serai_gateway.route import InferAnswer, Route
 
 
@@ -19,8 +19,8 @@ def version(name: str, num_inputs: int = 1) -> VersionSpec:
 
 async def infer(route: Route, spec: VersionSpec, timeout_s: float = 20.0) -> InferAnswer:
     inputs = (Written("x", "uint8", (1,)),)
-    deadline = time.monotonic() + timeout_s
-    return await route.infer(spec, "m", inputs, (), b"7", as_json=False, deadline=deadline, call_id="c", payer="p")
+    asked = Asked(time.monotonic() + timeout_s, "c", "p")
+    return await route.infer(spec, "m", inputs, (), b"7", asked, as_json=False)
 
 
 def on_a_route(run_dir: Path, body: Callable[[Route, FakePool], Awaitable[None]]) -> None:
@@ -104,13 +104,9 @@ def test_a_slow_call_leaves_nothing_behind(tmp_path: Path) -> None:
             watched.set()
             await left.wait()
 
-        deadline = time.monotonic() + 20
         inputs = (Written("x", "uint8", (1,)),)
-        calling = asyncio.create_task(
-            route.infer(
-                version("v"), "m", inputs, (), b"7", as_json=False, deadline=deadline, call_id="c", payer="p", gone=gone
-            )
-        )
+        waits = Asked(time.monotonic() + 20, "c", "p", gone=gone)
+        calling = asyncio.create_task(route.infer(version("v"), "m", inputs, (), b"7", waits, as_json=False))
         await watched.wait()
         asked, sent = pool.last(Infer)
         assert isinstance(asked, Infer)

@@ -31,7 +31,7 @@ from serai_gateway.errors import (
     error_headers,
     of_refusal,
 )
-from serai_gateway.pending import CallerGone
+from serai_gateway.pending import Asked, CallerGone
 from serai_gateway.request_id import new_request_id
 from serai_gateway.settings import MAX_BODY_BYTES, MAX_TIMEOUT_S
 from serai_gateway.strict_json import LARGE_BYTES
@@ -123,7 +123,7 @@ class Calls:
         self, call: Admitted, body: bytes, request_id: str, started: float, receive: Receive
     ) -> tuple[int, list[tuple[bytes, bytes]], bytes, str]:
         asked = await self._asked(call, request_id, started, receive)
-        message, payload = await self._dispatcher.route(call.spec).call(call.spec, call.content_type, body, **asked)
+        message, payload = await self._dispatcher.route(call.spec).call(call.spec, call.content_type, body, asked)
         reply, result, stdout = await _read_reply(message, payload, call, asked)
         is_shown = isinstance(reply, Failure) and await self._may_look_inside(call)
         return _answer(reply, result, request_id, call.options, stdout, is_shown)
@@ -143,7 +143,7 @@ class Calls:
         asked = await self._asked(call, request_id, started, receive)
         route = self._dispatcher.route(call.spec)
         try:
-            async with route.stream(call.spec, call.content_type, body, **asked) as events:
+            async with route.stream(call.spec, call.content_type, body, asked) as events:
                 try:
                     message, payload = await stream.write_events(events, writer)
                 except stream.BrokenItem as broken:
@@ -160,18 +160,17 @@ class Calls:
         await writer.write(name, stream.with_num_items(envelope, reply, writer.num_items), is_last=True)
         return outcome
 
-    async def _asked(self, call: Admitted, request_id: str, started: float, receive: Receive) -> dict[str, Any]:
-        """What a daemon is told of a call beside its input; the names are `Route.call`'s."""
+    async def _asked(self, call: Admitted, request_id: str, started: float, receive: Receive) -> Asked:
         bound, deadline = call.bound, started + _timeout_s(call)
-        return {
-            "deadline": deadline if bound is None else min(deadline, bound.deadline),
-            "call_id": request_id,
-            "payer": call.account.name,
-            "wants_stdout": call.options.stdout and await self._may_look_inside(call),
-            "root": "" if bound is None else root_of(bound),
-            "depth": 0 if bound is None else bound.depth + 1,
-            "gone": lambda: until_gone(receive),
-        }
+        return Asked(
+            deadline if bound is None else min(deadline, bound.deadline),
+            request_id,
+            call.account.name,
+            call.options.stdout and await self._may_look_inside(call),
+            "" if bound is None else root_of(bound),
+            0 if bound is None else bound.depth + 1,
+            lambda: until_gone(receive),
+        )
 
     async def _may_look_inside(self, call: Admitted) -> bool:
         """Whether what the algorithm printed, and the lines of its source that failed, are this caller's to see."""
@@ -181,13 +180,13 @@ class Calls:
 
 
 async def _read_reply(
-    message: Any, payload: bytes, call: Admitted, asked: dict[str, Any]
+    message: Any, payload: bytes, call: Admitted, asked: Asked
 ) -> tuple[Result | Failure, bytes, str | None]:
     """How it ended, checked: a replica is not to be trusted; the result; what was printed. Raises PlatformError."""
     if isinstance(message, Refusal):
-        if message.code == "deadline" and time.monotonic() >= asked["deadline"]:
+        if message.code == "deadline" and time.monotonic() >= asked.deadline:
             why = f"; {message.message}" if message.message else ""
-            raise DeadlineExceeded(_explain_deadline(_timeout_s(call), call, asked["deadline"]) + why)
+            raise DeadlineExceeded(_explain_deadline(_timeout_s(call), call, asked.deadline) + why)
         raise of_refusal(message)
     if isinstance(message, Failure) and _is_unreadable_input(message):
         raise InvalidRequest(message.message)
@@ -199,7 +198,7 @@ async def _read_reply(
             message = answers.check_result(message, result) or message
         else:
             message = await asyncio.to_thread(answers.check_result, message, result) or message
-    return message, result, printed if asked["wants_stdout"] else None
+    return message, result, printed if asked.wants_stdout else None
 
 
 def _timeout_s(call: Admitted) -> float:

@@ -27,6 +27,7 @@ from serai_gateway.caches import CatalogueCache
 from serai_gateway.catalogue import Caller
 from serai_gateway.dispatch import Dispatcher
 from serai_gateway.errors import DeadlineExceeded, PlatformError, of_refusal
+from serai_gateway.pending import Asked
 from serai_gateway.settings import DEFAULT_TIMEOUT_S
 from serai_gateway.strict_json import LARGE_BYTES
 
@@ -85,19 +86,22 @@ class Inference:
     ) -> Answer:
         timeout_s = min(request.timeout_s or DEFAULT_TIMEOUT_S, found.spec.limits.timeout_s)
         deadline = started + timeout_s
+        asked = Asked(
+            deadline if bound is None else min(deadline, bound.deadline),
+            request_id,
+            caller.account.name,
+            depth=0 if bound is None else bound.depth + 1,
+            gone=lambda: until_gone(receive),
+        )
         message, payload = await self._dispatcher.pool.infer(
             found.spec,
             found.model.name,
             request.inputs,
             request.outputs,
             request.payload,
+            asked,
             as_json=request.as_json,
-            deadline=deadline if bound is None else min(deadline, bound.deadline),
-            call_id=request_id,
-            payer=caller.account.name,
             priority=request.priority,
-            depth=0 if bound is None else bound.depth + 1,
-            gone=lambda: until_gone(receive),
         )
         if isinstance(message, Refusal):
             if message.code == "deadline" and time.monotonic() >= deadline:
