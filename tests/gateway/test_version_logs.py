@@ -3,56 +3,44 @@
 import asyncio
 import contextlib
 import json
-import socket
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from pathlib import Path
 from time import monotonic
 from typing import Any, TypeVar
 
 import pytest
 
-from serai.ipc.frames import FrameProtocol
 from serai.ipc.messages import Cancel, Define, Logged, Message, ReadLog, Stats, VersionSpec, decode, encode
-from serai.ipc.sockets import serve_unix
 from serai_gateway.api.logs import MAX_FOLLOWED
+from serai_gateway.api.testing.chunks import ChunkedReader
+from serai_gateway.api.testing.daemon import FakeDaemon, FakeLink
 from serai_gateway.api.v2.testing.gateway import running_gateway
 from serai_gateway.catalogue import Account, NewVersion, Permissions, Version, ensure_operator, open_catalogue
 from serai_gateway.log_feed import MAX_WAITING_BYTES, LogFeed
-from serai_gateway.server.testing import PATIENCE_S, Answer, RunningServer, wait_until
+from serai_gateway.server.testing import Answer, RunningServer, wait_until
 from serai_runner.logs.logbook import FLUSH_S, Logbook
 from serai_runner.logs.readers import LogReaders
 
 Result = TypeVar("Result")
 
 
-class LogHost:
-    """A runner host that has logs and nothing else, in a thread of its own."""
+class LogHost(FakeDaemon["_Link"]):
+    """A runner host that has logs and nothing else."""
 
     def __init__(self, home: Path) -> None:
+        super().__init__(home / "run" / "runner.sock")
         self._home = home
-        self.received: list[Message] = []
-        self.links: set[_Link] = set()
-        self._ready = threading.Event()
 
-    def __enter__(self) -> "LogHost":
-        (self._home / "run").mkdir(parents=True, exist_ok=True)
-        self._ready.clear()
-        self._thread = threading.Thread(target=asyncio.run, args=(self._serve(),))
-        self._thread.start()
-        self._ready.wait()
-        return self
+    def make_link(self) -> "_Link":
+        return _Link(self)
 
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
+    def on_start(self) -> None:
+        loop = asyncio.get_running_loop()
+        wake: Callable[[], object] = lambda: loop.call_later(FLUSH_S, lambda: self.book.flush(monotonic()))  # noqa: E731
+        self.book = Logbook(self._home / "logs" / "versions", wake)
 
-    def do(self, action: Callable[[], Result]) -> Result:
-        """Run it where the logbook lives."""
-        done: Future[Result] = Future()
-        self._loop.call_soon_threadsafe(lambda: done.set_result(action()))
-        return done.result(PATIENCE_S)
+    def on_stop(self) -> None:
+        self.book.close()
 
     def printed(self, key: str, text: str) -> None:
         self.do(lambda: self.book.printed(key, 1, "req-1", text.encode()))
@@ -60,35 +48,15 @@ class LogHost:
     def num_followed(self) -> int:
         return self.do(lambda: sum(len(link.readers._followers) for link in self.links))
 
-    async def _serve(self) -> None:
-        self._loop = loop = asyncio.get_running_loop()
-        self._stop = asyncio.Event()
-        wake: Callable[[], object] = lambda: loop.call_later(FLUSH_S, lambda: self.book.flush(monotonic()))  # noqa: E731
-        self.book = Logbook(self._home / "logs" / "versions", wake)
-        server = await serve_unix(self._home / "run" / "runner.sock", lambda: _Link(self))
-        self._ready.set()
-        await self._stop.wait()
-        server.close()
-        for link in list(self.links):
-            link.close()
-        await server.wait_closed()
-        self.book.close()
 
-
-class _Link(FrameProtocol):
+class _Link(FakeLink):
     def __init__(self, host: LogHost) -> None:
-        super().__init__()
-        self._host = host
+        super().__init__(host)
         self._defined: set[str] = set()
         self.readers = LogReaders(host.book, self)
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self._host.links.add(self)
-
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._host.links.discard(self)
         self.readers.close()
 
     def frame_received(self, header: bytes, payload: bytes) -> None:
@@ -130,36 +98,22 @@ class Example:
         return LineReader(self.server.port, self.request(path, key))
 
 
-class LineReader:
+class LineReader(ChunkedReader):
     """Reads a chunked answer line by line."""
 
     def __init__(self, port: int, request: bytes) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), PATIENCE_S)
-        self._file = self._socket.makefile("rb")
-        self._socket.sendall(request)
-        self.status = int(self._file.readline().split()[1])
-        self.headers = dict(line.decode().strip().lower().split(": ", 1) for line in iter(self._file.readline, b"\r\n"))
+        super().__init__(port, request)
+        self.read_head()
         self._rest = b""
-
-    def __enter__(self) -> "LineReader":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.leave()
-
-    def leave(self) -> None:
-        self._file.close()
-        self._socket.close()
 
     def next(self) -> dict[str, Any] | None:
         """None: the answer has ended as it should."""
         while b"\n" not in self._rest:
-            size = int(self._file.readline(), 16)
-            self._rest += self._file.read(size)
-            self._file.readline()
-            if not size:
+            chunk = self.read_chunk()
+            if not chunk:
                 assert not self._rest
                 return None
+            self._rest += chunk
         line, _, self._rest = self._rest.partition(b"\n")
         return json.loads(line)
 

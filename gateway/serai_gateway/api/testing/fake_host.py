@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from serai.ipc.frames import FrameProtocol
 from serai.ipc.messages import (
     WINDOW,
     WINDOW_BYTES,
@@ -26,7 +25,7 @@ from serai.ipc.messages import (
     decode,
     encode,
 )
-from serai.ipc.sockets import serve_unix
+from serai_gateway.api.testing.daemon import FakeDaemon, FakeLink
 
 
 class HostedCall:
@@ -89,59 +88,33 @@ class HostedCall:
 Script = Callable[[HostedCall], Awaitable[None]]
 
 
-class FakeHost:
-    """A runner host in a thread of its own. `script` is run for each call, until the call is cancelled.
+class FakeHost(FakeDaemon["_HostLink"]):
+    """A runner host. `script` is run for each call, until the call is cancelled.
 
     `calls` holds every call, in order.
     """
 
     def __init__(self, run_dir: Path) -> None:
-        run_dir.mkdir(parents=True, exist_ok=True)
+        super().__init__(run_dir / "runner.sock")
         self.script: Script = _answer_null
         self.calls: list[HostedCall] = []
-        self.links: list[_HostLink] = []
-        self._path = run_dir / "runner.sock"
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=asyncio.run, args=(self._serve(),))
 
-    def __enter__(self) -> "FakeHost":
-        self._thread.start()
-        self._ready.wait()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
-
-    async def _serve(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._stop = asyncio.Event()
-        server = await serve_unix(self._path, lambda: _HostLink(self))
-        self._ready.set()
-        await self._stop.wait()
-        server.close()
-        for link in list(self.links):
-            link.close()
-        await server.wait_closed()
+    def make_link(self) -> "_HostLink":
+        return _HostLink(self)
 
 
 async def _answer_null(call: HostedCall) -> None:
     call.result()
 
 
-class _HostLink(FrameProtocol):
+class _HostLink(FakeLink):
     def __init__(self, host: FakeHost) -> None:
-        super().__init__()
+        super().__init__(host)
         self._host = host
         self._calls: dict[int, tuple[HostedCall, asyncio.Task[None]]] = {}
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self._host.links.append(self)
-
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._host.links.remove(self)
         for _, running in self._calls.values():
             running.cancel()
 

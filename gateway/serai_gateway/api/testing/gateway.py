@@ -2,16 +2,16 @@
 
 import contextlib
 import json
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from serai_gateway.api.tally import Totals
+from serai_gateway.api.testing.chunks import ChunkedReader
 from serai_gateway.api.testing.fake_host import FakeHost
 from serai_gateway.api.v2.testing.gateway import running_gateway
 from serai_gateway.catalogue import Account, NewVersion, ensure_operator, open_catalogue
-from serai_gateway.server.testing import PATIENCE_S, Answer, RunningServer, wait_until
+from serai_gateway.server.testing import Answer, RunningServer, wait_until
 
 Event = tuple[str, Any]
 
@@ -49,43 +49,20 @@ class CallGateway:
         return f"POST /v1/algo/{path} HTTP/1.1\r\n{head}\r\n".encode() + body
 
 
-class EventReader:
+class EventReader(ChunkedReader):
     """Reads a chunked answer of events, as fast as it is asked to."""
 
-    def __init__(self, port: int, request: bytes, receive_buffer: int) -> None:
-        self._socket = socket.socket()
-        if receive_buffer:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self._socket.settimeout(PATIENCE_S)
-        self._socket.connect(("127.0.0.1", port))
-        self._file = self._socket.makefile("rb")
-        self._socket.sendall(request)
-        self.status = 0
-        self.headers: dict[str, str] = {}
-        self._text = b""
-
-    def __enter__(self) -> "EventReader":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.leave()
-
-    def leave(self) -> None:
-        self._file.close()
-        self._socket.close()
-
-    def read_head(self) -> None:
-        self.status = int(self._file.readline().split()[1])
-        while line := self._file.readline().strip():
-            name, _, value = line.decode().partition(": ")
-            self.headers[name.lower()] = value
+    _text = b""
 
     def next(self) -> Event:
         """The next event: its name and its data, decoded; a comment is named ":". Raises EOFError at the end."""
         if not self.status:
             self.read_head()
         while b"\n\n" not in self._text:
-            self._text += self._chunk()
+            chunk = self.read_chunk()
+            if not chunk:
+                raise EOFError("the answer has ended")
+            self._text += chunk
         block, _, self._text = self._text.partition(b"\n\n")
         if block.startswith(b":"):
             return ":", block[1:].strip().decode()
@@ -100,14 +77,6 @@ class EventReader:
             while True:
                 events.append(self.next())
         return events
-
-    def _chunk(self) -> bytes:
-        size = int(self._file.readline() or b"0", 16)
-        data = self._file.read(size)
-        self._file.readline()
-        if not size:
-            raise EOFError("the answer has ended")
-        return data
 
 
 @contextlib.contextmanager

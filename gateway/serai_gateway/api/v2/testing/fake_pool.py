@@ -1,14 +1,11 @@
 """A pool that speaks frames and has no devices: its models give every input back."""
 
-import asyncio
 import struct
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
-from serai.ipc.frames import FrameProtocol
 from serai.ipc.messages import (
     Command,
     Commanded,
@@ -25,7 +22,7 @@ from serai.ipc.messages import (
     decode,
     encode,
 )
-from serai.ipc.sockets import serve_unix
+from serai_gateway.api.testing.daemon import FakeDaemon, FakeLink
 from serai_gateway.api.v2.testing.views import snapshot
 
 #: NumPy's names as struct has them.
@@ -38,35 +35,25 @@ _FORMATS = {
 Reply = Callable[[Infer, bytes], list[tuple[Message, bytes]]]
 
 
-class FakePool:
-    """A pool in a thread of its own, whose models give every input back, its name in capital letters.
+class FakePool(FakeDaemon["_FakeLink"]):
+    """A pool whose models give every input back, its name in capital letters.
 
     `received` holds every message but `Define`, with its payload.
     """
 
     def __init__(self, run_dir: Path) -> None:
-        run_dir.mkdir(parents=True, exist_ok=True)
+        super().__init__(run_dir / "pool.sock")
         self.received: list[tuple[Message, bytes]] = []
         self.versions: dict[str, VersionSpec] = {}
         self.reply: Reply | None = None
         self.snapshot = snapshot()
-        self.links: list[_FakeLink] = []
-        self._path = run_dir / "pool.sock"
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=asyncio.run, args=(self._serve(),))
 
-    def __enter__(self) -> "FakePool":
-        self._thread.start()
-        self._ready.wait()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
+    def make_link(self) -> "_FakeLink":
+        return _FakeLink(self)
 
     def cut(self) -> None:
         """Drop every connection, as a pool does that dies."""
-        self._loop.call_soon_threadsafe(lambda: [link.close() for link in list(self.links)])
+        self.do(lambda: [link.close() for link in list(self.links)])
 
     def forget(self) -> None:
         """Know no version any more, as a pool does that dropped some."""
@@ -76,31 +63,12 @@ class FakePool:
     def last(self, kind: type[Message]) -> tuple[Message, bytes]:
         return next(pair for pair in reversed(self.received) if isinstance(pair[0], kind))
 
-    async def _serve(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._stop = asyncio.Event()
-        server = await serve_unix(self._path, lambda: _FakeLink(self))
-        self._ready.set()
-        await self._stop.wait()
-        server.close()
-        for link in list(self.links):
-            link.close()
-        await server.wait_closed()
 
-
-class _FakeLink(FrameProtocol):
+class _FakeLink(FakeLink):
     def __init__(self, pool: FakePool) -> None:
-        super().__init__()
+        super().__init__(pool)
         self._pool = pool
         self.defined: set[str] = set()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self._pool.links.append(self)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._pool.links.remove(self)
 
     def frame_received(self, header: bytes, payload: bytes) -> None:
         message = decode(header)
