@@ -87,7 +87,7 @@ class Host:
         self._changed = asyncio.Event()  # a call or a replica ended while draining
 
     async def serve(self) -> None:
-        self._announce()
+        self.log.info("sandbox chosen", action="sandbox", sandbox=self._sandbox.name)
         for folder, levels in ((INSIDE_FOLDER, 1), (SDK_FOLDER, 0)):
             compileall.compile_dir(str(folder), maxlevels=levels, quiet=2)  # replicas cannot write their own bytecode
         server = await serve_unix(self._settings.socket_path, lambda: GatewayLink(self))
@@ -125,8 +125,7 @@ class Host:
 
     def on_call(self, source: GatewayLink, call: Call, payload: bytes, version: VersionState) -> PendingCall:
         pending = self._scheduler.on_call(source, call, payload, version, monotonic())
-        if self._scheduler.wake_at < self._timer_at:
-            self._arm()
+        self._arm()
         return pending
 
     def on_cancel(self, call: PendingCall) -> None:
@@ -172,8 +171,7 @@ class Host:
         if message.stdout_bytes or type(message) is Failure:
             self._author_log.replied(replica, message, payload, self._replicas[replica.id].told_bytes)
         self._scheduler.on_reply(replica, message, payload, now)
-        if self._scheduler.wake_at < self._timer_at:
-            self._arm()
+        self._arm()
 
     def on_item(self, replica: ReplicaState, message: Item | Progress, payload: bytes, now: float) -> None:
         self._scheduler.on_item(replica, message, payload, now)
@@ -269,10 +267,12 @@ class Host:
 
     def _after_event(self) -> None:
         self._changed.set()
-        if self._scheduler.wake_at < self._timer_at:
-            self._arm()
+        self._arm()
 
     def _arm(self) -> None:
+        """Wake up when the scheduler wants to, if that is sooner than we do."""
+        if self._scheduler.wake_at >= self._timer_at:
+            return
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at = self._scheduler.wake_at
@@ -282,8 +282,7 @@ class Host:
     def _tick(self) -> None:
         self._timer, self._timer_at = None, float("inf")
         self._scheduler.on_tick(monotonic())
-        if self._scheduler.wake_at < self._timer_at:
-            self._arm()
+        self._arm()
         self._changed.set()
 
     def _look_at_output(self) -> None:
@@ -324,9 +323,6 @@ class Host:
                 while not is_true():
                     self._changed.clear()
                     await self._changed.wait()
-
-    def _announce(self) -> None:
-        self.log.info("sandbox chosen", action="sandbox", sandbox=self._sandbox.name)
 
     def _log_of(self, replica: ReplicaState) -> structlog.typing.FilteringBoundLogger:
         return self.log.bind(replica=replica.id, version=replica.version.spec.key)
