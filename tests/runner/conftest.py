@@ -20,3 +20,10 @@ SANDBOXES = {
 )
 def sandbox(request: pytest.FixtureRequest) -> tuple[str, ...]:
     return SANDBOXES[request.param]
+
+
+@pytest.fixture
+def caller(host):
+    caller = host.connect()
+    yield caller
+    caller.close()

@@ -36,13 +36,6 @@ def host(request, tmp_path_factory):
         yield host
 
 
-@pytest.fixture
-def caller(host):
-    caller = host.connect()
-    yield caller
-    caller.close()
-
-
 def define(host, caller, name: str, source: str, **more) -> str:
     key = f"acme/{name}@1"
     code = write_algorithm(host.home / "code" / name, source)

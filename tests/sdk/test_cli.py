@@ -2,14 +2,12 @@
 
 import json
 import os
-import pty
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from importlib import util
 from pathlib import Path
 
@@ -19,23 +17,12 @@ import serai
 from serai.cli import main
 from serai.cli._terminal import colour_json, printable
 from serai.cli.new import module_name
+from serai.cli.testing import run_on_terminal
 from serai.testing import Answer, FakeMarket, Received, error_answer, json_answer, result_answer, run_server
 
 Output = pytest.CaptureFixture[str]
 
-
-@pytest.fixture
-def market() -> FakeMarket:
-    return FakeMarket(key="simkey")
-
-
-@pytest.fixture(autouse=True)
-def address(market: FakeMarket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
-    monkeypatch.chdir(tmp_path)
-    with run_server(market) as address:
-        monkeypatch.setenv("SERAI_ADDRESS", address)
-        monkeypatch.setenv("SERAI_API_KEY", "simkey")
-        yield address
+pytestmark = pytest.mark.usefixtures("address")
 
 
 def command(*arguments: str) -> list[str]:
@@ -143,23 +130,8 @@ def test_bytes_pass_through_a_pipe_untouched(unbuffered: str, monkeypatch: pytes
 
 def on_a_terminal(*arguments: str, **environ: str) -> tuple[int, str]:
     """Exit status and stdout of the command when stdout is a terminal; stderr comes after it."""
-    ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        command(*arguments), stdout=theirs, stderr=subprocess.PIPE, env={**os.environ, **environ, "TERM": "xterm"}
-    ) as process:
-        os.close(theirs)
-        pieces: list[bytes] = []
-        while True:
-            try:
-                piece = os.read(ours, 65536)
-            except OSError:  # Linux says this when the last writer has closed
-                break
-            if not piece:
-                break
-            pieces.append(piece)
-        os.close(ours)
-        _, err = process.communicate(timeout=60)
-    return process.returncode, (b"".join(pieces) + err).decode().replace("\r\n", "\n")
+    status, shown, err = run_on_terminal(command(*arguments), **environ)
+    return status, shown + err
 
 
 def test_a_terminal_gets_colours_unless_no_color_is_set():

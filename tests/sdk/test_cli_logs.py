@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import os
-import pty
 import queue
 import signal
 import subprocess
@@ -18,6 +16,7 @@ import serai
 from serai._logs import LogQuestion, read_entry
 from serai._requests import parse_reference
 from serai.cli import main
+from serai.cli.testing import run_on_terminal
 from serai.errors import ApiError, BadAnswer, ConnectionFailed
 from serai.testing import Answer, Received, error_answer, run_server
 
@@ -167,22 +166,9 @@ def test_a_terminal_gets_colours_and_only_what_is_wrong_is_red(server: LogServer
 
 
 def on_a_terminal(*arguments: str, **environ: str) -> str:
-    ours, theirs = pty.openpty()
-    environment = {**os.environ, **environ, "TERM": "xterm"}
-    with subprocess.Popen(command(*arguments), stdout=theirs, stderr=subprocess.DEVNULL, env=environment) as process:
-        os.close(theirs)
-        pieces: list[bytes] = []
-        while True:
-            try:
-                piece = os.read(ours, 65536)
-            except OSError:  # Linux says this when the last writer has closed
-                break
-            if not piece:
-                break
-            pieces.append(piece)
-        os.close(ours)
-        assert process.wait(PATIENCE_S) == 0
-    return b"".join(pieces).decode()
+    status, out, _ = run_on_terminal(command(*arguments), **environ)
+    assert status == 0
+    return out
 
 
 @pytest.mark.parametrize(

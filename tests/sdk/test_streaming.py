@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from serai import _events
 from serai._events import EventReader, Item
 from serai.cli import main
 from serai.cli._streaming import describe_waiting
+from serai.cli.testing import run_on_terminal
 from serai.testing import Answer, FakeMarket, Handler, Received, events_answer, run_server
 
 VOID = {"content_type": "void", "duration": 0.5, "request_id": "req-1", "num_items": 2}
@@ -190,20 +190,6 @@ def test_a_refusal_and_an_answer_without_events_are_understood(market: FakeMarke
         assert (list(stream), stream.response().result) == ([], 3)
 
 
-@pytest.fixture
-def market() -> FakeMarket:
-    return FakeMarket(key="simkey")
-
-
-@pytest.fixture
-def address(market: FakeMarket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
-    monkeypatch.chdir(tmp_path)
-    with run_server(market) as address:
-        monkeypatch.setenv("SERAI_ADDRESS", address)
-        monkeypatch.setenv("SERAI_API_KEY", "simkey")
-        yield address
-
-
 class Endless:
     """A server whose algorithm yields for ever. `left` is set when nobody listens any more."""
 
@@ -359,23 +345,11 @@ def test_raw_has_no_meaning_with_stream(capsys: Output) -> None:
     assert "--raw has no meaning" in capsys.readouterr().err
 
 
-def on_a_terminal(handler: Handler, *, no_colour: bool = False) -> bytes:
+def on_a_terminal(handler: Handler, **environ: str) -> bytes:
     """What a terminal, 60 columns wide, is sent."""
-    master, slave = pty.openpty()
     with run_server(handler) as address:
-        environment = {**os.environ, "SERAI_ADDRESS": address, "SERAI_API_KEY": "simkey", "COLUMNS": "60"}
-        environment |= {"TERM": "xterm"} | ({"NO_COLOR": "1"} if no_colour else {})
-        process = subprocess.Popen(command("a/b", "-d", "1"), env=environment, stdout=slave, stderr=slave)
-        os.close(slave)
-        shown = b""
-        try:
-            while piece := os.read(master, 65536):
-                shown += piece
-        except OSError:  # how Linux says that the other side is closed
-            pass
-        process.wait(60)
-    os.close(master)
-    return shown.replace(b"\r\n", b"\n")
+        environ |= {"SERAI_ADDRESS": address, "SERAI_API_KEY": "simkey", "COLUMNS": "60"}
+        return run_on_terminal(command("a/b", "-d", "1"), shows_stderr=True, **environ)[1].encode()
 
 
 def test_on_a_terminal_a_line_tells_how_it_is_going_and_leaves_nothing_behind() -> None:
@@ -396,7 +370,7 @@ def test_on_a_terminal_a_line_tells_how_it_is_going_and_leaves_nothing_behind() 
 
 
 def test_without_colour_there_is_none() -> None:
-    shown = on_a_terminal(answering(("progress", {"fraction": 0.25}), ("item", {"a": 1}), END), no_colour=True)
+    shown = on_a_terminal(answering(("progress", {"fraction": 0.25}), ("item", {"a": 1}), END), NO_COLOR="1")
     assert b"\x1b[3" not in shown
     assert b"[######..................]  25%" in shown
 

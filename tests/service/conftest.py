@@ -46,6 +46,18 @@ def apply(input):
 """
 
 
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param("bubblewrap", marks=pytest.mark.needs_bubblewrap),
+        pytest.param("docker", marks=pytest.mark.needs_docker),
+    ],
+)
+def sandbox(request: pytest.FixtureRequest) -> str:
+    """Whoever asks for it is run once in each."""
+    return request.param
+
+
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("service")

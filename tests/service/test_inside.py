@@ -59,16 +59,10 @@ def apply(input):
 """
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param("bubblewrap", marks=pytest.mark.needs_bubblewrap),
-        pytest.param("docker", marks=pytest.mark.needs_docker),
-    ],
-)
-def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+@pytest.fixture(scope="module")
+def service(sandbox: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("inside")
-    with Service(folder / "home", "--sandbox", request.param) as running:
+    with Service(folder / "home", "--sandbox", sandbox) as running:
         running.publish(write_algorithm(folder / "ours", _OURS, extra=_CALLS))
         mute = write_algorithm(folder / "mute", _OURS)
         (mute / "requirements.txt").write_text("serai\n")

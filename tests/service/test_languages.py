@@ -14,16 +14,10 @@ from serai_gateway.testing import Service, write_algorithm
 _REPOSITORIES = Path(__file__).parents[1] / "build" / "repositories"
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param("bubblewrap", marks=pytest.mark.needs_bubblewrap),
-        pytest.param("docker", marks=pytest.mark.needs_docker),
-    ],
-)
-def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+@pytest.fixture(scope="module")
+def service(sandbox: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("languages")
-    with Service(folder / "home", "--sandbox", request.param) as running:
+    with Service(folder / "home", "--sandbox", sandbox) as running:
         catalogue = open_catalogue(running.home)
         catalogue.ensure_account("acme", kind="organization", owner=catalogue.account_named("operator"))
         catalogue.close()

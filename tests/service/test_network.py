@@ -25,15 +25,10 @@ def apply(input):
 """
 
 
-@pytest.fixture(
-    params=[
-        pytest.param("bubblewrap", marks=pytest.mark.needs_bubblewrap),
-        pytest.param("docker", marks=pytest.mark.needs_docker),
-    ],
-)
-def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+@pytest.fixture
+def service(sandbox: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("network")
-    with Service(folder / "home", "--sandbox", request.param) as running:
+    with Service(folder / "home", "--sandbox", sandbox) as running:
         running.publish(write_algorithm(folder / "net", _SOURCE, extra="[permissions]\nnetwork = true\n"))
         yield running
 
