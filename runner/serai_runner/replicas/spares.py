@@ -15,10 +15,7 @@ import structlog
 from serai_runner.replicas.boot import Boot
 from serai_runner.replicas.output_file import OutputFile
 from serai_runner.sandbox.base import (
-    ALGORITHM,
-    ENVIRONMENT,
     NO_VERSION,
-    POOL,
     Box,
     BoxEvents,
     Job,
@@ -148,19 +145,13 @@ class _Spare:
         """Show it the version's folders, give it the version's limits, and hand it over."""
         self._events = events
         pid = self.pid
-        spec = box.spec
-        folders = {spec.code: ALGORITHM}
-        if spec.environment:
-            folders[spec.environment] = ENVIRONMENT
-        if box.models:
-            folders[box.models] = POOL
 
         async def attach() -> None:
             try:
                 if pid is None:
                     raise OSError(0, "it is gone")
                 self.limit(box.limits)
-                await asyncio.wrap_future(mounts.attach(pid, folders))
+                await asyncio.wrap_future(mounts.attach(pid, box.folders))
             except OSError as error:
                 self._failed(error)
             else:

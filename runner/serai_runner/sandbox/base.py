@@ -59,6 +59,12 @@ class Box:
     key: str = ""  # what its code's HTTP to its door bears
     fork_after: ForkPoint = ""  # if not empty: it loads the code as far as this, and then makes replicas by forking
 
+    @property
+    def folders(self) -> dict[str, str]:
+        """What it may read of its version: each folder's path here, and inside."""
+        inside = {self.spec.code: ALGORITHM, self.spec.environment: ENVIRONMENT, self.models: POOL}
+        return {source: path for source, path in inside.items() if source}
+
 
 @dataclass(frozen=True)
 class Job:

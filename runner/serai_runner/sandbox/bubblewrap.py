@@ -135,11 +135,10 @@ class Bubblewrap:
             network=spec.network, tmp_bytes=box.limits.tmp_bytes, shm_bytes=_SHM_BYTES, seccomp_fd=filter_fd
         )
         words += _python_mounts(python.prefix)
-        for source, inside in ((spec.code, ALGORITHM), (spec.environment, ENVIRONMENT), (box.models, POOL)):
-            if source:
-                words += ["--ro-bind", source, inside]
-            elif not spec.code:
-                words += ["--dir", inside]
+        for source, inside in box.folders.items():
+            words += ["--ro-bind", source, inside]
+        if not spec.code:  # what is shown to it later needs a place
+            words += [word for inside in (ALGORITHM, ENVIRONMENT, POOL) for word in ("--dir", inside)]
         if spec.network:
             words += ["--ro-bind", str(self._egress.resolv_conf()), "/etc/resolv.conf"]
         words += ["--remount-ro", "/", "--chdir", ALGORITHM, "--"]

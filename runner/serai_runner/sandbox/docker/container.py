@@ -11,9 +11,7 @@ from serai.ipc.sockets import BOX_UID
 from serai_runner.sandbox.base import (
     ALGORITHM,
     BOOT,
-    ENVIRONMENT,
     INSIDE_FOLDER,
-    POOL,
     RUNTIME,
     SDK_FOLDER,
     Box,
@@ -72,14 +70,8 @@ def box_config(
     machine: Machine,
 ) -> dict[str, Any]:
     """A container that connects to `folder`/box.sock and waits for its Job."""
-    spec, limits = box.spec, box.limits
-    mounts = [*runtime_mounts(), _mount(folder, LINK)]
-    if spec.code:
-        mounts.append(_mount(spec.code, ALGORITHM))
-    if spec.environment:
-        mounts.append(_mount(spec.environment, ENVIRONMENT))
-    if box.models:
-        mounts.append(_mount(box.models, POOL))
+    limits = box.limits
+    mounts = [*runtime_mounts(), _mount(folder, LINK), *(_mount(*pair) for pair in box.folders.items())]
     host = _confined(limits.memory_bytes, limits.pids, limits.tmp_bytes, options, machine)
     host |= {
         "Mounts": mounts,
