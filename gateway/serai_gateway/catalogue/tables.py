@@ -27,6 +27,17 @@ accounts = sa.Table(
     ),
     sa.Column("owner_id", sa.Text, sa.ForeignKey("accounts.id")),
     sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("profile", sa.JSON, nullable=False, server_default="{}"),  # what people say of themselves
+)
+
+#: Who belongs to an organization, beside the account that manages it.
+members = sa.Table(
+    "members",
+    metadata,
+    sa.Column("organization_id", sa.Text, sa.ForeignKey("accounts.id"), primary_key=True),
+    sa.Column("account_id", sa.Text, sa.ForeignKey("accounts.id"), primary_key=True, index=True),
+    sa.Column("role", sa.Text, sa.CheckConstraint("role IN ('owner', 'member')", name="role"), nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
 )
 
 api_keys = sa.Table(
@@ -56,6 +67,9 @@ algorithms = sa.Table(
         nullable=False,
     ),
     sa.Column("tagline", sa.Text, nullable=False),
+    sa.Column("details", sa.JSON, nullable=False, server_default="{}"),
+    sa.Column("settings", sa.JSON, nullable=False, server_default="{}"),
+    sa.Column("routing", sa.JSON, nullable=False, server_default="[]"),  # [[semver, percent], …]; empty: the newest
     sa.Column("created_at", sa.Double, nullable=False),
     sa.UniqueConstraint("owner_id", "name_key"),
 )
@@ -76,6 +90,9 @@ versions = sa.Table(
     sa.Column("created_at", sa.Double, nullable=False),
     sa.Column("published_at", sa.Double),
     sa.Column("request_key", sa.Text),  # of the request that published it
+    sa.Column("commit", sa.Text),  # the commit that it was built from; the hash itself but for what was published again
+    sa.Column("details", sa.JSON, nullable=False, server_default="{}"),  # settings, notes and samples, as published
+    sa.Column("deprecation", sa.Text),  # what callers are told; NULL: it is not deprecated
     sa.UniqueConstraint("algorithm_id", "hash"),
     sa.UniqueConstraint("algorithm_id", "semver"),
     sa.CheckConstraint("semver IS NOT NULL OR NOT public", name="public_has_number"),
@@ -99,6 +116,48 @@ builds = sa.Table(
     sa.Column("finished_at", sa.Double),
     sa.Index("ix_builds_algorithm_id_started_at", "algorithm_id", "started_at"),
     sa.Index("ix_builds_status", "status"),
+)
+
+secrets = sa.Table(
+    "secrets",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("algorithm_id", sa.Text, sa.ForeignKey("algorithms.id"), nullable=False),
+    sa.Column("short_name", sa.Text, nullable=False),
+    sa.Column("description", sa.Text, nullable=False),
+    sa.Column("key", sa.Text, nullable=False),  # the variable that the algorithm sees
+    sa.Column("sealed", sa.LargeBinary, nullable=False),  # the value, encrypted
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("modified_at", sa.Double, nullable=False),
+    sa.UniqueConstraint("algorithm_id", "key"),
+    sa.UniqueConstraint("algorithm_id", "short_name"),
+)
+
+call_errors = sa.Table(
+    "call_errors",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("algorithm_id", sa.Text, sa.ForeignKey("algorithms.id"), nullable=False),
+    sa.Column("version", sa.Text, nullable=False),  # number or hash, as it was called
+    sa.Column("caller", sa.Text, nullable=False),
+    sa.Column("error_type", sa.Text, nullable=False),
+    sa.Column("message", sa.Text, nullable=False),
+    sa.Column("stacktrace", sa.Text, nullable=False),
+    sa.Column("input", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Index("ix_call_errors_algorithm_id_created_at", "algorithm_id", "created_at"),
+)
+
+insights = sa.Table(
+    "insights",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("algorithm_id", sa.Text, sa.ForeignKey("algorithms.id"), nullable=False),
+    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("call_id", sa.Text, nullable=False),
+    sa.Column("metrics", sa.JSON, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Index("ix_insights_algorithm_id_created_at", "algorithm_id", "created_at"),
 )
 
 #: One row: counts the changes that a cache of accounts, keys, algorithms or versions must see.
