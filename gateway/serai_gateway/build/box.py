@@ -1,14 +1,10 @@
 """Run what others wrote while building: an author's bin/build, or the scripts of packages. Always in a sandbox."""
 
 import functools
-import itertools
-import threading
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from serai.box.cgroup import Cgroup
-from serai.box.cgroups import Cgroups
+from serai.box.short_lived import CommandGroups
 from serai_gateway.build.built_tree import LIMITS, size_check
 from serai_gateway.build.command import Finished, Log, run_command
 from serai_gateway.build.errors import BuildError
@@ -27,10 +23,7 @@ _VARIABLES = {
     "TMPDIR": "/tmp",  # noqa: S108
     "LANG": "C.UTF-8",
 }
-#: Time for what was killed to die, and between looks whether it has.
-_REMOVE_S, _LOOK_S = 2.0, 0.005
-_numbers = itertools.count(1)
-_lock = threading.Lock()  # builds run in several threads, and groups are made and removed in one list
+_groups = CommandGroups("serai-build")
 
 
 def run_in_box(
@@ -54,7 +47,7 @@ def run_in_box(
 
     Raises BuildError when it takes too long, writes too much, or there is no sandbox on this machine.
     """
-    sandbox, cgroups = _sandbox(home, what)
+    sandbox = _sandbox(home, what)
     box = BuildBox(
         command=command,
         folder=folder,
@@ -65,9 +58,7 @@ def run_in_box(
         read_only=read_only,
     )
     words = sandbox.build_command(box)
-    with _lock:
-        group = cgroups.create(next(_numbers), MEMORY_BYTES, MAX_PIDS, None)
-    try:
+    with _groups.group(MEMORY_BYTES, MAX_PIDS) as group:
         done = run_command(
             group.wrap(words) if group else words,
             cwd=folder,
@@ -81,14 +72,11 @@ def run_in_box(
         if done.code != 0 and group and group.num_oom_kills():
             raise BuildError(f"{what} needs more than {MEMORY_BYTES >> 20} MiB of memory and was stopped")
         return done
-    finally:
-        if group:
-            _remove(group)
 
 
 def network_problem(home: Path) -> str:
     """Why replicas here cannot have a network that reaches public addresses only; empty: they can."""
-    sandbox, _, warning = _choose(home)
+    sandbox, warning = _choose(home)
     return sandbox.network_problem() if sandbox.is_isolating else warning
 
 
@@ -97,25 +85,13 @@ def python_problem(home: Path, python: str) -> str:
     return _choose(home)[0].python_problem(python)
 
 
-def _remove(group: Cgroup) -> None:
-    group.kill()
-    until = time.monotonic() + _REMOVE_S
-    while True:
-        with _lock:
-            if group.remove() or time.monotonic() > until:
-                return
-        time.sleep(_LOOK_S)  # nothing tells when the last member has died
-
-
-def _sandbox(home: Path, what: str) -> tuple[Sandbox, Cgroups]:
-    sandbox, cgroups, warning = _choose(home)
+def _sandbox(home: Path, what: str) -> Sandbox:
+    sandbox, warning = _choose(home)
     if not sandbox.is_isolating:
         raise BuildError(f"{what} runs in a sandbox only, and this server has none: {warning}")
-    return sandbox, cgroups
+    return sandbox
 
 
 @functools.cache
-def _choose(home: Path) -> tuple[Sandbox, Cgroups, str]:
-    cgroups = Cgroups.detect("serai-build")
-    sandbox, warning = choose_sandbox(Settings.of(home), cgroups)
-    return sandbox, cgroups, warning
+def _choose(home: Path) -> tuple[Sandbox, str]:
+    return choose_sandbox(Settings.of(home), _groups.detected())

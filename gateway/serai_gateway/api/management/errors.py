@@ -1,7 +1,7 @@
 """Errors of the management API: {"error": {"id", "code", "message", …}}, with Algorithmia's numbers as codes.
 
-What else our errors say (`type`, `status`, `retriable`, `request_id`, `error_type`) stands beside them. An algorithm that
-does not exist is the exception that clients rely on: {"error": "No such algorithm"}.
+What else our errors say (`type`, `status`, `retriable`, `request_id`, `error_type`) stands beside them. An algorithm
+that does not exist is the exception that clients rely on: {"error": "No such algorithm"}.
 """
 
 import uuid
@@ -72,7 +72,27 @@ class ManagementError(PlatformError):
 _CODES = {401: "unauthenticated", 403: "forbidden", 404: "not_found", 409: "conflict", 500: "internal", 501: "internal"}
 
 #: What other parts of the gateway refuse with, as a number of the management API.
-_NUMBERS = {400: 2015, 401: 2002, 403: 2001, 404: 1000, 409: 1002, 422: 6001, 500: 5001}
+_NUMBERS = {400: 2015, 401: 2002, 403: 2001, 404: 1000, 409: 1002, 422: 6001, 500: 5001, 503: 5001}
+
+
+#: What lies below these, or is one of them, answers in this form.
+_PATHS = (
+    "/v1/algorithms",
+    "/v1/users",
+    "/v1/organizations",
+    "/v1/organization",
+    "/v1/admin",
+    "/v1/scms",
+    "/v1/secret-provider",
+    "/v1/algorithm-environments",
+    "/v1/registries",
+    "/v1/config",
+    "/v1/insights",
+)
+
+
+def is_management(path: str) -> bool:
+    return path.startswith(_PATHS) and any(path == top or path.startswith(f"{top}/") for top in _PATHS)
 
 
 def error_response(error: PlatformError) -> Response:
