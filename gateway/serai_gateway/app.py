@@ -13,11 +13,12 @@ from starlette.routing import Route
 from serai_gateway.api import algorithms, health, logs, metrics, pool, publish
 from serai_gateway.api.calls import Calls, Receive, Scope, Send
 from serai_gateway.api.inside import Inside, bound_of, root_of
+from serai_gateway.api.management.errors import error_response, is_management, of_catalogue
 from serai_gateway.api.openapi import document
 from serai_gateway.api.tally import Tally
 from serai_gateway.api.v2 import routes as v2
 from serai_gateway.caches import CatalogueCache
-from serai_gateway.catalogue import open_catalogue
+from serai_gateway.catalogue import CatalogueError, open_catalogue
 from serai_gateway.dispatch import Dispatcher
 from serai_gateway.errors import (
     Internal,
@@ -95,6 +96,7 @@ class App:
             lifespan=self._lifespan,
             exception_handlers={
                 PlatformError: _on_platform_error,
+                CatalogueError: _on_catalogue_error,
                 HTTPException: _on_http_exception,
                 Exception: _on_bug,
             },
@@ -122,7 +124,9 @@ def create_app(settings: Settings) -> App:
     return App(settings)
 
 
-def _respond(error: PlatformError) -> Response:
+def _respond(error: PlatformError, path: str = "") -> Response:
+    if is_management(path):
+        return error_response(error)
     request_id = new_request_id()
     response = Response(error_body(error, request_id), error.status)
     response.raw_headers.extend(error_headers(error, request_id))
@@ -131,23 +135,30 @@ def _respond(error: PlatformError) -> Response:
 
 async def _on_platform_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, PlatformError), "registered for this class alone"
-    return _respond(error)
+    return _respond(error, request.url.path)
+
+
+async def _on_catalogue_error(request: Request, error: Exception) -> Response:
+    """What the catalogue refuses, where nobody on the way has said it in better words."""
+    assert isinstance(error, CatalogueError), "registered for this class alone"
+    return _respond(of_catalogue(error), request.url.path)
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     """Starlette's own: no such route, or the wrong method for one."""
     assert isinstance(error, HTTPException), "registered for this class alone"
+    path = request.url.path
     if error.status_code == 405:
         allow = (error.headers or {}).get("Allow", "GET")
-        return _respond(MethodNotAllowed("method not allowed here", headers=((b"allow", allow.encode()),)))
+        return _respond(MethodNotAllowed("method not allowed here", headers=((b"allow", allow.encode()),)), path)
     if error.status_code == 404:
-        return _respond(NotFound("no such path; GET /openapi.json lists them"))
-    return _respond(InvalidRequest(str(error.detail)))
+        return _respond(NotFound("no such path; GET /openapi.json lists them"), path)
+    return _respond(InvalidRequest(str(error.detail)), path)
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:
     _log.error("request failed", action="request", path=request.url.path, exc_info=error)
-    return _respond(Internal("internal error; quote the request id to the operator"))
+    return _respond(Internal("internal error; quote the request id to the operator"), request.url.path)
 
 
 async def _send_internal_error(send: Send) -> None:

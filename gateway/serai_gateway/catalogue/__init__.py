@@ -1,6 +1,6 @@
 """The catalogue: accounts, keys, algorithms, versions, builds."""
 
-from serai_gateway.catalogue.base import Catalogue, check_name, may_manage
+from serai_gateway.catalogue.base import Catalogue, check_name, may_administer, may_manage
 from serai_gateway.catalogue.errors import (
     AlreadyPublished,
     CatalogueError,
@@ -52,6 +52,7 @@ __all__ = [
     "Version",
     "check_name",
     "ensure_operator",
+    "may_administer",
     "may_manage",
     "open_catalogue",
 ]

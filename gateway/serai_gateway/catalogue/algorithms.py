@@ -24,7 +24,18 @@ _select = sa.select(algorithms, accounts.c.name.label("owner")).join_from(algori
 
 
 def algorithm_of(row: Any) -> Algorithm:
-    return Algorithm(row.id, row.owner_id, row.owner, row.name, row.visibility, row.tagline, row.created_at)
+    return Algorithm(
+        row.id,
+        row.owner_id,
+        row.owner,
+        row.name,
+        row.visibility,
+        row.tagline,
+        row.created_at,
+        row.details,
+        row.settings,
+        tuple((semver, percent) for semver, percent in row.routing),
+    )
 
 
 def no_algorithm(owner: str, name: str) -> NotFound:
@@ -35,16 +46,23 @@ def find_with_owner(
     connection: sa.Connection, owner: str, name: str, caller: Account | None
 ) -> tuple[Algorithm, Account]:
     """Raises NotFound, alike for one that is private and one that does not exist."""
-    row = connection.execute(
-        _select.add_columns(accounts.c.kind, accounts.c.owner_id.label("manager_id")).where(
-            accounts.c.name_key == owner.lower(), algorithms.c.name_key == name.lower()
-        )
-    ).one_or_none()
-    if row is None:
+    named = (accounts.c.name_key == owner.lower()) & (algorithms.c.name_key == name.lower())
+    found = _find(connection, named, caller)
+    if found is None:
         raise no_algorithm(owner, name)
+    return found
+
+
+def _find(
+    connection: sa.Connection, this: sa.ColumnElement[bool], caller: Account | None
+) -> tuple[Algorithm, Account] | None:
+    columns = (accounts.c.kind, accounts.c.owner_id.label("manager_id"))
+    row = connection.execute(_select.add_columns(*columns).where(this)).one_or_none()
+    if row is None:
+        return None
     owning = Account(row.owner_id, row.owner, row.kind, row.manager_id, 0.0)
     if row.visibility != "public" and not may_manage(caller, owning):
-        raise no_algorithm(owner, name)
+        return None
     return algorithm_of(row), owning
 
 
@@ -74,6 +92,13 @@ class Algorithms:
     def find_algorithm(self, owner: str, name: str, caller: Account | None) -> Algorithm:
         with self._database.read() as connection:
             return find_with_owner(connection, owner, name, caller)[0]
+
+    def algorithm_by_id(self, algorithm_id: str, caller: Account | None) -> Algorithm:
+        with self._database.read() as connection:
+            found = _find(connection, algorithms.c.id == algorithm_id, caller)
+        if found is None:
+            raise NotFound(f"no algorithm with the id {algorithm_id[:70]}")
+        return found[0]
 
     def set_algorithm(
         self, algorithm: Algorithm, *, visibility: Visibility | None = None, tagline: str | None = None

@@ -33,6 +33,8 @@ MAX_PAGE_SIZE = 1000
 MAX_LOG_CHARS = 1 << 20
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}\Z")
+#: What ids look like. A name like that would be taken for one, perhaps for somebody else's.
+_ID = re.compile(r"[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}\Z", re.IGNORECASE)
 
 
 def check_name(name: str, what: str = "name") -> str:
@@ -41,12 +43,19 @@ def check_name(name: str, what: str = "name") -> str:
         raise InvalidName(
             f"{name[:70]!r} is not a valid {what}: a letter, then letters, digits, '-' and '_', 64 in all at most"
         )
+    if _ID.match(name):
+        raise InvalidName(f"{name!r} is not a valid {what}: it looks like an id; take another one")
     return name
 
 
 def may_manage(caller: Account | None, owner: Account) -> bool:
     """Whether `caller` sees and changes what belongs to `owner`."""
     return caller is not None and (caller.kind == "operator" or caller.id in (owner.id, owner.owner_id))
+
+
+def may_administer(caller: Account | None, owner: Account) -> bool:
+    """Whether `caller` decides for `owner`: publish publicly, route, delete."""
+    return may_manage(caller, owner)
 
 
 class Catalogue(Protocol):
@@ -97,6 +106,10 @@ class Catalogue(Protocol):
 
     def find_algorithm(self, owner: str, name: str, caller: Account | None) -> Algorithm:
         """Raises NotFound, alike for one that is private and one that does not exist."""
+        ...
+
+    def algorithm_by_id(self, algorithm_id: str, caller: Account | None) -> Algorithm:
+        """Raises NotFound, as `find_algorithm`."""
         ...
 
     def set_algorithm(

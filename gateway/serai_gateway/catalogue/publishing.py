@@ -42,6 +42,9 @@ def _version_of(row: Any) -> Version:
         models=msgspec.convert(row.models, tuple[Model, ...]),
         created_at=row.created_at,
         published_at=row.published_at,
+        commit=row.commit,
+        details=row.details,
+        deprecation=row.deprecation,
     )
 
 

@@ -75,6 +75,9 @@ class Algorithm(msgspec.Struct, frozen=True):
     visibility: Visibility
     tagline: str
     created_at: float
+    details: dict[str, Any] = {}  # label, summary, sample_input
+    settings: dict[str, Any] = {}  # as `catalogue.algorithm_settings` writes them
+    routing: tuple[tuple[str, int], ...] = ()  # (number, percent) of the calls that name no version; (): the newest
 
 
 class TensorInfo(msgspec.Struct, frozen=True):
@@ -105,10 +108,12 @@ class NewVersion(msgspec.Struct, frozen=True):
     code_sha: str  # HOME/code/<code_sha>
     environment: str | None = None  # HOME/environments/<environment>
     models: tuple[Model, ...] = ()
+    commit: str | None = None  # where it is not the hash: the same commit has been published before
 
 
 class Version(msgspec.Struct, frozen=True):
-    """One version of one algorithm. Only `semver`, `public` and `published_at` are ever filled in later, and once."""
+    """One version of one algorithm. `semver`, `public`, `published_at` and `details` are filled in later, and once;
+    a `deprecation` may come and go."""
 
     id: str
     algorithm_id: str
@@ -125,6 +130,14 @@ class Version(msgspec.Struct, frozen=True):
     models: tuple[Model, ...]
     created_at: float
     published_at: float | None
+    commit: str | None = None  # where it is not the hash
+    details: dict[str, Any] = {}  # settings, notes and samples, as it was published
+    deprecation: str | None = None  # what its callers are told
+
+    @property
+    def git_hash(self) -> str:
+        """The commit that it was built from, as its author knows it."""
+        return self.commit or self.hash
 
     @property
     def key(self) -> str:

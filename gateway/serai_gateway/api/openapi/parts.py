@@ -16,7 +16,10 @@ ERROR = {
             "required": ["message", "code", "type", "status", "retriable", "request_id"],
             "properties": {
                 "message": {"type": "string", "description": "what was wrong, the limit and the way out"},
-                "code": {"type": "string", "description": "for programs: not_found, too_large, …"},
+                "code": {
+                    "type": ["string", "integer"],
+                    "description": "for programs: not_found, too_large, …; below /v1/algorithms a number",
+                },
                 "type": {"type": "string"},
                 "error_type": {"type": "string", "description": "Algorithmia's name for it"},
                 "status": {"type": "integer"},

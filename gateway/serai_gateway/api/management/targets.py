@@ -1,0 +1,83 @@
+"""Which algorithm a path is about: every path below an algorithm exists with its name and with its id.
+
+/v1/algorithms/OWNER/NAME/versions
+/v1/algorithms/123e4567-e89b-12d3-a456-426614174000/versions
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from serai_gateway.api.management.errors import Codes, ManagementError
+from serai_gateway.api.management.ids import internal_id
+from serai_gateway.api.who import caller_or_nobody, manager_of
+from serai_gateway.catalogue import (
+    Account,
+    Algorithm,
+    Caller,
+    Catalogue,
+    InvalidName,
+    NotFound,
+    check_name,
+    may_administer,
+    may_manage,
+)
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def both_ways(suffix: str, endpoint: Endpoint, methods: Sequence[str]) -> list[Route]:
+    """Routes to `endpoint` for an algorithm's id and for its name. By id first: an id is no name."""
+    return [
+        Route(f"/v1/algorithms/{{algorithm_id:uuid}}{suffix}", endpoint, methods=list(methods)),
+        Route(f"/v1/algorithms/{{owner}}/{{name}}{suffix}", endpoint, methods=list(methods)),
+    ]
+
+
+async def visible_algorithm(request: Request) -> tuple[Caller | None, Algorithm]:
+    """Who asks, perhaps nobody known, and the algorithm of the path. Raises ManagementError."""
+    caller = await caller_or_nobody(request)
+    return caller, await _algorithm(request, caller)
+
+
+async def managed_algorithm(request: Request) -> tuple[Caller, Algorithm]:
+    """Who asks, and the algorithm, which is theirs to push, build and look into. Raises ManagementError."""
+    caller = await manager_of(request)
+    algorithm = await _algorithm(request, caller)
+    await _check(request, caller, algorithm, may_manage)
+    return caller, algorithm
+
+
+async def administered_algorithm(request: Request) -> tuple[Caller, Algorithm]:
+    """Who asks, and the algorithm, which is theirs to publish, route and delete. Raises ManagementError."""
+    caller = await manager_of(request)
+    algorithm = await _algorithm(request, caller)
+    await _check(request, caller, algorithm, may_administer)
+    return caller, algorithm
+
+
+async def _algorithm(request: Request, caller: Caller | None) -> Algorithm:
+    catalogue: Catalogue = request.app.state.catalogue
+    parameters = request.path_params
+    try:
+        if "algorithm_id" in parameters:
+            id = internal_id(str(parameters["algorithm_id"])) or ""
+            account = caller.account if caller else None
+            return await asyncio.to_thread(catalogue.algorithm_by_id, id, account)
+        owner, name = check_name(parameters["owner"]), check_name(parameters["name"])
+        account = caller.seen_as(owner) if caller else None
+        return await asyncio.to_thread(catalogue.find_algorithm, owner, name, account)
+    except (NotFound, InvalidName) as error:
+        raise ManagementError(Codes.ALGORITHM_NOT_FOUND) from error
+
+
+async def _check(
+    request: Request, caller: Caller, algorithm: Algorithm, may: Callable[[Account | None, Account], bool]
+) -> None:
+    catalogue: Catalogue = request.app.state.catalogue
+    owner = await asyncio.to_thread(catalogue.account_named, algorithm.owner)
+    if not may(caller.account, owner):
+        raise ManagementError(Codes.NOT_AUTHORIZED)
