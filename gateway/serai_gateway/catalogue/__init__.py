@@ -1,27 +1,34 @@
 """The catalogue: accounts, keys, algorithms, versions, builds."""
 
-from serai_gateway.catalogue.base import Catalogue, check_name, may_administer, may_manage
+from serai_gateway.catalogue.base import Catalogue, belongs_to, check_name, may_administer, may_manage
 from serai_gateway.catalogue.errors import (
     AlreadyPublished,
     CatalogueError,
+    InUse,
     InvalidName,
+    LastOwner,
     NotFound,
     Taken,
+    TooMany,
     UnknownSchema,
 )
 from serai_gateway.catalogue.operator import Operator, ensure_operator
 from serai_gateway.catalogue.records import (
     Account,
+    AccountPage,
     Algorithm,
     Build,
     Caller,
     Key,
     Listing,
+    Member,
+    MemberPage,
     Model,
     NewKey,
     NewVersion,
     Page,
     Permissions,
+    Role,
     TensorInfo,
     Version,
 )
@@ -29,15 +36,20 @@ from serai_gateway.catalogue.sql import SqlCatalogue, open_catalogue
 
 __all__ = [
     "Account",
+    "AccountPage",
     "Algorithm",
     "AlreadyPublished",
     "Build",
     "Caller",
     "Catalogue",
     "CatalogueError",
+    "InUse",
     "InvalidName",
     "Key",
+    "LastOwner",
     "Listing",
+    "Member",
+    "MemberPage",
     "Model",
     "NewKey",
     "NewVersion",
@@ -45,11 +57,14 @@ __all__ = [
     "Operator",
     "Page",
     "Permissions",
+    "Role",
     "SqlCatalogue",
     "Taken",
     "TensorInfo",
+    "TooMany",
     "UnknownSchema",
     "Version",
+    "belongs_to",
     "check_name",
     "ensure_operator",
     "may_administer",

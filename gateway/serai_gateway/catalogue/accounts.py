@@ -1,132 +1,150 @@
-"""Accounts and keys, in SQL."""
+"""Accounts, in SQL: who there is, what they say of themselves, and what they belong to."""
 
 import time
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 
-from serai_gateway.catalogue import keys
-from serai_gateway.catalogue.base import check_name
+from serai_gateway.catalogue.base import MAX_PAGE_SIZE, PAGE_SIZE, check_name
 from serai_gateway.catalogue.database import Database, touch
-from serai_gateway.catalogue.errors import CatalogueError, NotFound, Taken
-from serai_gateway.catalogue.records import Account, AccountKind, Caller, Key, NewKey, Permissions
-from serai_gateway.catalogue.tables import accounts, api_keys
-
-#: The name of the account that `serai up` makes.
-OPERATOR = "operator"
-#: Longest label of a key.
-MAX_LABEL_CHARS = 200
+from serai_gateway.catalogue.errors import InUse, LastOwner, NotFound, Taken
+from serai_gateway.catalogue.records import Account, AccountKind, AccountPage, Role
+from serai_gateway.catalogue.tables import accounts, algorithms, api_keys, members, retired_names
 
 
-def account_of(row: Any) -> Account:
-    return Account(row.id, row.name, row.kind, row.owner_id, row.created_at)
+def account_of(row: Any, memberships: tuple[tuple[str, Role], ...] = ()) -> Account:
+    return Account(row.id, row.name, row.kind, row.owner_id, row.created_at, row.profile, memberships)
 
 
-def _key_of(row: Any) -> Key:
-    permissions = msgspec.convert(row.permissions, Permissions)
-    return Key(row.id, row.account_id, row.label, row.mask, permissions, row.created_at, row.revoked_at)
+def memberships_of(connection: sa.Connection, account_id: str) -> tuple[tuple[str, Role], ...]:
+    """What it belongs to, and what it manages, which makes it an owner."""
+    of_it = sa.select(members.c.organization_id, members.c.role).where(members.c.account_id == account_id)
+    managed = sa.select(accounts.c.id, sa.literal("owner")).where(accounts.c.owner_id == account_id)
+    return tuple(sorted((id, role) for id, role in connection.execute(of_it.union_all(managed))))
+
+
+def insert_account(
+    connection: sa.Connection, name: str, kind: AccountKind, owner_id: str | None, profile: Mapping[str, str]
+) -> Account:
+    """In the transaction of a writer. Raises Taken."""
+    taken = sa.union_all(
+        sa.select(accounts.c.name_key).where(accounts.c.name_key == name.lower()),
+        sa.select(retired_names.c.name_key).where(retired_names.c.name_key == name.lower()),
+    )
+    if connection.execute(taken).first() is not None:
+        raise Taken(f"the name {name} is taken; choose another name")
+    account = Account(uuid.uuid4().hex, name, kind, owner_id, time.time(), dict(profile))
+    values = msgspec.structs.asdict(account)
+    del values["memberships"]
+    connection.execute(sa.insert(accounts).values(**values, name_key=name.lower()))
+    touch(connection)
+    return account
 
 
 class Accounts:
-    """The part of the catalogue that knows who somebody is."""
+    """The part of the catalogue that knows who there is."""
 
     _database: Database
-
-    def ensure_operator(self, key_text: str) -> Account:
-        account = self.ensure_account(OPERATOR, "operator")
-        if self.caller_of_key(key_text) is None:
-            self.create_key(account, "operator", text=key_text)
-        return account
 
     def ensure_account(self, name: str, kind: AccountKind = "user", owner: Account | None = None) -> Account:
         check_name(name, "account name")
         owner_id = owner.id if owner else None
-        with self._database.read() as connection:
-            found = connection.execute(_named(name)).one_or_none()
+        found = self._find(name)
         if found is None:
             with self._database.write() as connection:
-                found = connection.execute(_named(name)).one_or_none()
-                if found is None:
-                    account = Account(uuid.uuid4().hex, name, kind, owner_id, time.time())
-                    connection.execute(
-                        sa.insert(accounts).values(**msgspec.structs.asdict(account), name_key=name.lower())
-                    )
-                    touch(connection)
-                    return account
+                row = connection.execute(_named(name)).one_or_none()
+                if row is None:
+                    return insert_account(connection, name, kind, owner_id, {})
+                found = account_of(row, memberships_of(connection, row.id))
         if (found.kind, found.owner_id) != (kind, owner_id):
             raise Taken(f"the name {found.name} is taken by another account; choose another name")
-        return account_of(found)
+        return found
+
+    def create_account(self, name: str, profile: Mapping[str, str]) -> Account:
+        check_name(name, "account name")
+        with self._database.write() as connection:
+            return insert_account(connection, name, "user", None, profile)
 
     def account_named(self, name: str) -> Account:
+        found = self._find(name)
+        if found is None:
+            raise NotFound(f"no account {name[:70]}")
+        return found
+
+    def list_accounts(self, *kinds: AccountKind, limit: int = PAGE_SIZE, marker: str | None = None) -> AccountPage:
+        limit = max(1, min(limit, MAX_PAGE_SIZE))
+        query = sa.select(accounts).where(accounts.c.kind.in_(kinds)).order_by(accounts.c.name_key)
+        if marker:
+            query = query.where(accounts.c.name_key > marker.lower())
+        with self._database.read() as connection:
+            found = [account_of(row) for row in connection.execute(query.limit(limit + 1))]
+        page = tuple(found[:limit])
+        return AccountPage(page, page[-1].name.lower() if len(found) > limit else None)
+
+    def set_profile(self, account: Account, changes: Mapping[str, str]) -> Account:
+        this = accounts.c.id == account.id
+        with self._database.write() as connection:
+            row = connection.execute(sa.select(accounts).where(this)).one_or_none()
+            if row is None:
+                raise NotFound(f"no account {account.name}")
+            profile = row.profile | dict(changes)
+            if profile != row.profile:
+                connection.execute(sa.update(accounts).where(this).values(profile=profile))
+                touch(connection)
+                row = connection.execute(sa.select(accounts).where(this)).one()
+            return account_of(row, memberships_of(connection, row.id))
+
+    def delete_account(self, account: Account) -> None:
+        with self._database.write() as connection:
+            row = connection.execute(sa.select(accounts).where(accounts.c.id == account.id)).one_or_none()
+            if row is None:
+                raise NotFound(f"no account {account.name}")
+            _check_unused(connection, account_of(row))
+            connection.execute(
+                sa.delete(members).where((members.c.organization_id == row.id) | (members.c.account_id == row.id))
+            )
+            connection.execute(sa.delete(api_keys).where(api_keys.c.account_id == row.id))
+            connection.execute(sa.delete(accounts).where(accounts.c.id == row.id))
+            connection.execute(sa.insert(retired_names).values(name_key=row.name_key, retired_at=time.time()))
+            touch(connection)
+
+    def _find(self, name: str) -> Account | None:
         with self._database.read() as connection:
             row = connection.execute(_named(name)).one_or_none()
-        if row is None:
-            raise NotFound(f"no account {name[:70]}")
-        return account_of(row)
-
-    def create_key(
-        self, account: Account, label: str, permissions: Permissions | None = None, text: str | None = None
-    ) -> NewKey:
-        text = keys.new_key_text() if text is None else text
-        if not keys.is_key_text(text):
-            raise CatalogueError("a key is 'sim' and 25 letters and digits; let the server make one")
-        if len(label) > MAX_LABEL_CHARS:
-            raise CatalogueError(f"a key's label has at most {MAX_LABEL_CHARS} characters, this one {len(label)}")
-        permissions = permissions or Permissions()
-        key = Key(uuid.uuid4().hex, account.id, label, keys.mask_of(text), permissions, time.time(), None)
-        with self._database.write() as connection:
-            row = connection.execute(sa.select(api_keys).where(api_keys.c.hash == keys.hash_of(text))).one_or_none()
-            if row is not None:
-                if (row.account_id, row.revoked_at) != (account.id, None):
-                    raise Taken("this key is revoked or somebody else's; let the server make one")
-                return NewKey(_key_of(row), text)
-            values = msgspec.structs.asdict(key) | {"permissions": msgspec.to_builtins(permissions)}
-            connection.execute(sa.insert(api_keys).values(**values, hash=keys.hash_of(text)))
-            touch(connection)
-        return NewKey(key, text)
-
-    def keys_of(self, account: Account) -> tuple[Key, ...]:
-        query = sa.select(api_keys).where(api_keys.c.account_id == account.id).order_by(api_keys.c.created_at)
-        with self._database.read() as connection:
-            return tuple(_key_of(row) for row in connection.execute(query))
-
-    def revoke_key(self, account: Account, key_id: str) -> Key:
-        mine = (api_keys.c.id == key_id) & (api_keys.c.account_id == account.id)
-        with self._database.write() as connection:
-            changed = connection.execute(
-                sa.update(api_keys).where(mine, api_keys.c.revoked_at.is_(None)).values(revoked_at=time.time())
-            )
-            if changed.rowcount:
-                touch(connection)
-            row = connection.execute(sa.select(api_keys).where(mine)).one_or_none()
-        if row is None:
-            raise NotFound(f"no key {key_id[:70]}")
-        return _key_of(row)
-
-    def caller_of_key(self, key_text: str) -> Caller | None:
-        query = (
-            sa.select(
-                *(column.label(f"account_{column.name}") for column in accounts.c),
-                *(column for column in api_keys.c if column.name != "account_id"),
-            )
-            .join_from(api_keys, accounts)
-            .where(api_keys.c.hash == keys.hash_of(key_text), api_keys.c.revoked_at.is_(None))
-        )
-        with self._database.read() as connection:
-            row = connection.execute(query).one_or_none()
-        if row is None:
-            return None
-        account = Account(
-            row.account_id, row.account_name, row.account_kind, row.account_owner_id, row.account_created_at
-        )
-        return Caller(account, _key_of(row))
-
-    def account_of_key(self, key_text: str) -> Account | None:
-        caller = self.caller_of_key(key_text)
-        return caller.account if caller else None
+            return None if row is None else account_of(row, memberships_of(connection, row.id))
 
 
 def _named(name: str) -> sa.Select[Any]:
     return sa.select(accounts).where(accounts.c.name_key == name.lower())
+
+
+def _check_unused(connection: sa.Connection, account: Account) -> None:
+    """Raises InUse or LastOwner."""
+    if account.kind == "operator":
+        raise InUse("the operator's account runs this Serai and cannot be deleted")
+    owned = list(connection.scalars(sa.select(algorithms.c.name).where(algorithms.c.owner_id == account.id).limit(2)))
+    if owned:
+        more = " and more" if len(owned) > 1 else ""
+        raise InUse(f"{account.name} owns {account.name}/{owned[0]}{more}; delete its algorithms first")
+    managed = connection.scalar(sa.select(accounts.c.name).where(accounts.c.owner_id == account.id).limit(1))
+    if managed is not None:
+        raise InUse(f"{account.name} manages {managed}; delete it first")
+    mine, others = members.alias(), members.alias()
+    has_others = sa.exists().where(
+        others.c.organization_id == mine.c.organization_id,
+        others.c.account_id != account.id,
+        others.c.role == "owner",
+    )
+    left_alone = (
+        sa.select(accounts.c.name)
+        .join_from(mine, accounts, accounts.c.id == mine.c.organization_id)
+        .where(mine.c.account_id == account.id, mine.c.role == "owner", accounts.c.owner_id.is_(None), ~has_others)
+    )
+    alone = connection.scalar(left_alone.limit(1))
+    if alone is not None:
+        raise LastOwner(
+            f"{account.name} is the last owner of {alone}; make somebody else its owner, or delete it first"
+        )

@@ -152,7 +152,8 @@ def _visible_to(caller: Account | None) -> sa.ColumnElement[bool]:
         return public
     if caller.kind == "operator":
         return sa.true()
-    return sa.or_(public, accounts.c.id == caller.id, accounts.c.owner_id == caller.id)
+    theirs = [caller.id, *(organization for organization, _ in caller.memberships)]
+    return sa.or_(public, accounts.c.id.in_(theirs), accounts.c.owner_id == caller.id)
 
 
 def _newest(connection: sa.Connection, page: list[Algorithm]) -> dict[str, tuple[str, str]]:

@@ -5,21 +5,26 @@ called from any thread. Every write that can be retried says which of its argume
 """
 
 import re
+from collections.abc import Mapping
 from typing import Protocol
 
 from serai_gateway.catalogue.errors import InvalidName
 from serai_gateway.catalogue.records import (
     Account,
     AccountKind,
+    AccountPage,
     Algorithm,
     Build,
     BuildStatus,
     Caller,
     Key,
+    Member,
+    MemberPage,
     NewKey,
     NewVersion,
     Page,
     Permissions,
+    Role,
     Version,
     Visibility,
 )
@@ -49,13 +54,24 @@ def check_name(name: str, what: str = "name") -> str:
 
 
 def may_manage(caller: Account | None, owner: Account) -> bool:
-    """Whether `caller` sees and changes what belongs to `owner`."""
-    return caller is not None and (caller.kind == "operator" or caller.id in (owner.id, owner.owner_id))
+    """Whether `caller` sees and changes what belongs to `owner`: push, compile, publish privately, secrets, logs."""
+    return may_administer(caller, owner) or (caller is not None and belongs_to(caller, owner.id))
 
 
 def may_administer(caller: Account | None, owner: Account) -> bool:
-    """Whether `caller` decides for `owner`: publish publicly, route, delete."""
-    return may_manage(caller, owner)
+    """Whether `caller` decides for `owner`: publish publicly, route, delete, say who belongs to it."""
+    if caller is None:
+        return False
+    return (
+        caller.kind == "operator"
+        or caller.id in (owner.id, owner.owner_id)
+        or dict(caller.memberships).get(owner.id) == "owner"
+    )
+
+
+def belongs_to(caller: Account, owner_id: str) -> bool:
+    """`may_manage`, for one who was loaded as a caller, of an owner whose id is all that is known."""
+    return caller.kind == "operator" or caller.id == owner_id or owner_id in dict(caller.memberships)
 
 
 class Catalogue(Protocol):
@@ -64,7 +80,7 @@ class Catalogue(Protocol):
         algorithms or versions. While it stands still, what was read before is still true."""
         ...
 
-    # accounts and keys
+    # accounts
 
     def ensure_operator(self, key_text: str) -> Account:
         """The operator's account, made if there is none, with this key. Once per key text."""
@@ -74,14 +90,70 @@ class Catalogue(Protocol):
         """The account of this name, made if there is none. Once per name. Raises Taken, InvalidName."""
         ...
 
+    def create_account(self, name: str, profile: Mapping[str, str]) -> Account:
+        """A new user. Raises Taken, also for the name of an account that was deleted; InvalidName."""
+        ...
+
     def account_named(self, name: str) -> Account:
         """Raises NotFound."""
         ...
 
+    def list_accounts(self, *kinds: AccountKind, limit: int = PAGE_SIZE, marker: str | None = None) -> AccountPage:
+        """By name, without their memberships."""
+        ...
+
+    def set_profile(self, account: Account, changes: Mapping[str, str]) -> Account:
+        """What it says of itself; what is not named stays. Raises NotFound."""
+        ...
+
+    def delete_account(self, account: Account) -> None:
+        """From now on nobody comes in with its keys. Its name stays taken for good.
+
+        Raises:
+            NotFound: it is gone already.
+            InUse: it still has algorithms, manages organizations, or is the operator's.
+            LastOwner: an organization would be left without an owner.
+        """
+        ...
+
+    # organizations
+
+    def create_organization(self, name: str, owner: Account, profile: Mapping[str, str]) -> Account:
+        """A new organization and its first owner. Raises Taken, InvalidName, TooMany; NotFound unless `owner` is a
+        person who is still there."""
+        ...
+
+    def members_of(self, organization: Account, *, limit: int = PAGE_SIZE, marker: str | None = None) -> MemberPage:
+        """By name, owners among them."""
+        ...
+
+    def owners_of(self, organization: Account) -> tuple[str, ...]:
+        """Ids of the accounts that decide for it."""
+        ...
+
+    def set_member(self, organization: Account, account: Account, role: Role | None = None) -> Member:
+        """Make `account` belong to it, or change its role; None: as it is, and a member if it is new.
+
+        Raises:
+            NotFound: one of them is gone, or `account` is itself an organization.
+            LastOwner: nobody else owns it.
+            TooMany: the account belongs to as many as it may.
+        """
+        ...
+
+    def remove_member(self, organization: Account, account: Account) -> None:
+        """Raises NotFound for who does not belong to it; LastOwner."""
+        ...
+
+    # keys
+
     def create_key(
         self, account: Account, label: str, permissions: Permissions | None = None, text: str | None = None
     ) -> NewKey:
-        """A key for `account`. Once per text, for a caller who chose the text (see `keys.new_key_text`)."""
+        """A key for `account`. Once per text, for a caller who chose the text (see `keys.new_key_text`).
+
+        Raises TooMany; NotFound when the account is gone.
+        """
         ...
 
     def keys_of(self, account: Account) -> tuple[Key, ...]: ...

@@ -4,6 +4,9 @@ CatalogueError
 ├── NotFound            no such thing, or none that this caller may know of
 ├── InvalidName         a name that is no name
 ├── Taken               the name belongs to somebody else
+├── InUse               what still belongs to it must go first
+├── LastOwner           an organization without an owner belongs to nobody
+├── TooMany             a limit on how many there may be
 ├── AlreadyPublished    versions are immutable
 └── UnknownSchema       the database was written by a newer Serai
 """
@@ -23,6 +26,18 @@ class InvalidName(CatalogueError):
 
 class Taken(CatalogueError):
     """The name belongs to somebody else."""
+
+
+class InUse(CatalogueError):
+    """What still belongs to it must go first."""
+
+
+class LastOwner(CatalogueError):
+    """An organization without an owner belongs to nobody."""
+
+
+class TooMany(CatalogueError):
+    """A limit on how many there may be."""
 
 
 class AlreadyPublished(CatalogueError):

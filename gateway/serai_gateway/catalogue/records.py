@@ -7,6 +7,7 @@ import msgspec
 from serai.ipc.messages import Kind
 
 AccountKind = Literal["operator", "user", "organization"]
+Role = Literal["owner", "member"]
 Visibility = Literal["public", "private"]
 DataAccess = Literal["none", "read", "write"]
 BuildStatus = Literal["running", "succeeded", "failed", "interrupted"]
@@ -20,6 +21,18 @@ class Account(msgspec.Struct, frozen=True):
     kind: AccountKind
     owner_id: str | None  # the account that manages this one
     created_at: float
+    profile: dict[
+        str, Any
+    ] = {}  # email, fullname, company_name, company_role; of organizations org_label, org_email, …
+    memberships: tuple[tuple[str, Role], ...] = ()  # id of each organization it belongs to or manages; not in lists
+
+
+class Member(msgspec.Struct, frozen=True):
+    """Somebody who belongs to an organization."""
+
+    account_id: str
+    name: str
+    role: Role
 
 
 class Permissions(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -156,6 +169,16 @@ class Listing(msgspec.Struct, frozen=True):
 class Page(msgspec.Struct, frozen=True):
     results: tuple[Listing, ...]
     marker: str | None  # hand it in again for the next page; None on the last
+
+
+class AccountPage(msgspec.Struct, frozen=True):
+    results: tuple[Account, ...]
+    marker: str | None
+
+
+class MemberPage(msgspec.Struct, frozen=True):
+    results: tuple[Member, ...]
+    marker: str | None
 
 
 class Build(msgspec.Struct, frozen=True):

@@ -25,9 +25,17 @@ accounts = sa.Table(
     sa.Column(
         "kind", sa.Text, sa.CheckConstraint("kind IN ('operator', 'user', 'organization')", name="kind"), nullable=False
     ),
-    sa.Column("owner_id", sa.Text, sa.ForeignKey("accounts.id")),
+    sa.Column("owner_id", sa.Text, sa.ForeignKey("accounts.id"), index=True),
     sa.Column("created_at", sa.Double, nullable=False),
     sa.Column("profile", sa.JSON, nullable=False, server_default="{}"),  # what people say of themselves
+)
+
+#: Names of deleted accounts, which nobody gets: calls and repositories that still say them would reach somebody else.
+retired_names = sa.Table(
+    "retired_names",
+    metadata,
+    sa.Column("name_key", sa.Text, primary_key=True),
+    sa.Column("retired_at", sa.Double, nullable=False),
 )
 
 #: Who belongs to an organization, beside the account that manages it.

@@ -11,6 +11,12 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("accounts", sa.Column("profile", sa.JSON, nullable=False, server_default="{}"))
+    op.create_index("ix_accounts_owner_id", "accounts", ["owner_id"])
+    op.create_table(
+        "retired_names",
+        sa.Column("name_key", sa.Text, primary_key=True),
+        sa.Column("retired_at", sa.Double, nullable=False),
+    )
     op.add_column("algorithms", sa.Column("details", sa.JSON, nullable=False, server_default="{}"))
     op.add_column("algorithms", sa.Column("settings", sa.JSON, nullable=False, server_default="{}"))
     op.add_column("algorithms", sa.Column("routing", sa.JSON, nullable=False, server_default="[]"))
