@@ -12,7 +12,7 @@ import msgspec
 
 from serai.ipc.messages import VersionSpec
 from serai_gateway.build.spec import to_spec
-from serai_gateway.catalogue import Account, Caller, Catalogue, Key, Permissions, Version, may_manage
+from serai_gateway.catalogue import Account, Caller, Catalogue, Key, Permissions, Version
 from serai_gateway.catalogue import NotFound as NotInCatalogue
 from serai_gateway.errors import InvalidRequest, NotFound
 from serai_gateway.settings import Settings
@@ -30,46 +30,60 @@ _LENT = Permissions(call=True, manage=False, data="none")
 Route = tuple[Version, VersionSpec]
 
 
+class _Seen:
+    """What was read at one generation.
+
+    A read that was on its way when the generation moved may have seen the old state. It writes into the `_Seen` that it
+    began with, which nobody looks at any more: a revoked key could otherwise be remembered as a good one.
+    """
+
+    def __init__(self, generation: int | None) -> None:
+        self.generation = generation
+        self.callers: dict[str, Caller | None] = {}
+        self.calls: dict[tuple[str, str], Caller | None] = {}
+        self.versions: dict[tuple[object, ...], Route] = {}
+
+
 class CatalogueCache:
     """Accounts by key and versions by name, as this worker last saw them."""
 
     def __init__(self, catalogue: Catalogue, settings: Settings) -> None:
         self._catalogue = catalogue
         self._settings = settings
-        self._callers: dict[str, Caller | None] = {}
-        self._calls: dict[tuple[str, str], Caller | None] = {}
-        self._versions: dict[tuple[str, str, str | None, str], Route] = {}
-        self._managers: dict[tuple[str, str], bool] = {}
-        self._generation: Any = None
+        self._seen = _Seen(None)
         self._looked_at = 0.0
 
     async def caller_of_key(self, key: str) -> Caller | None:
         """Who holds this key; None for nobody."""
         if time.monotonic() - self._looked_at > LOOK_AGAIN_S:
             await self._look()
+        callers = self._seen.callers
         try:
-            return self._callers[key]
+            return callers[key]
         except KeyError:
             caller = await asyncio.to_thread(self._catalogue.caller_of_key, key)
-            _remember(self._callers, key, caller)
+            _remember(callers, key, caller)
             return caller
 
     async def caller_of_call(self, payer: str, owner: str) -> Caller | None:
         """Who asks, where an algorithm of `owner` runs for `payer`; None when there is no such payer."""
         if time.monotonic() - self._looked_at > LOOK_AGAIN_S:
             await self._look()
+        calls = self._seen.calls
         try:
-            return self._calls[payer, owner]
+            return calls[payer, owner]
         except KeyError:
             caller = await asyncio.to_thread(_caller_for, self._catalogue, payer, owner)
-            _remember(self._calls, (payer, owner), caller)
+            _remember(calls, (payer, owner), caller)
             return caller
 
     async def version(self, owner: str, name: str, wanted: str | None, account: Account) -> Route:
         """Raises NotFound for what is unknown and for what the account may not see, alike."""
-        key = (owner, name, wanted, account.id)
+        # Who asks with all that counts for what is seen: the caller may have been read before the generation moved.
+        key = (owner, name, wanted, account.id, account.kind, account.memberships)
+        versions = self._seen.versions
         try:
-            return self._versions[key]
+            return versions[key]
         except KeyError:
             pass
         try:
@@ -80,18 +94,8 @@ class CatalogueCache:
             asked = f"{owner}/{name}" + (f"/{wanted}" if wanted else "")
             raise NotFound(f"algorithm algo://{asked} not found") from error
         route = (version, to_spec(version, self._settings.home))
-        _remember(self._versions, key, route)
+        _remember(versions, key, route)
         return route
-
-    async def manages(self, account: Account, version: Version) -> bool:
-        """Whether the version is the account's own, or its owner one that it manages."""
-        if account.kind == "operator" or account.id == version.owner_id:
-            return True
-        key = (account.id, version.owner_id)
-        if key not in self._managers:
-            owner = await asyncio.to_thread(self._catalogue.account_named, version.owner)
-            _remember(self._managers, key, may_manage(account, owner))
-        return self._managers[key]
 
     def forget(self) -> None:
         """After a write of our own: the next look starts afresh."""
@@ -100,12 +104,8 @@ class CatalogueCache:
     async def _look(self) -> None:
         self._looked_at = time.monotonic()
         generation = await asyncio.to_thread(self._catalogue.generation)
-        if generation != self._generation:
-            self._generation = generation
-            self._callers.clear()
-            self._calls.clear()
-            self._versions.clear()
-            self._managers.clear()
+        if generation != self._seen.generation:
+            self._seen = _Seen(generation)
 
 
 def _caller_for(catalogue: Catalogue, payer: str, owner: str) -> Caller | None:

@@ -18,7 +18,7 @@ from serai_gateway.api.inside import bound_of, owner_of, root_of
 from serai_gateway.api.tally import Tally
 from serai_gateway.api.who import caller_in
 from serai_gateway.caches import CatalogueCache
-from serai_gateway.catalogue import Account, Caller, Version
+from serai_gateway.catalogue import Account, Caller, Version, belongs_to
 from serai_gateway.dispatch import Dispatcher
 from serai_gateway.errors import (
     DeadlineExceeded,
@@ -122,10 +122,10 @@ class Calls:
     async def _run(
         self, call: Admitted, body: bytes, request_id: str, started: float, receive: Receive
     ) -> tuple[int, list[tuple[bytes, bytes]], bytes, str]:
-        asked = await self._asked(call, request_id, started, receive)
+        asked = _asked(call, request_id, started, receive)
         message, payload = await self._dispatcher.route(call.spec).call(call.spec, call.content_type, body, asked)
         reply, result, stdout = await _read_reply(message, payload, call, asked)
-        is_shown = isinstance(reply, Failure) and await self._may_look_inside(call)
+        is_shown = isinstance(reply, Failure) and _may_look_inside(call)
         return _answer(reply, result, request_id, call.options, stdout, is_shown)
 
     async def _stream(
@@ -140,7 +140,7 @@ class Calls:
         """Answer with events; how it ended. Raises a PlatformError only while nothing has been sent."""
         if call.options.output == "raw":
             raise InvalidRequest("events have no raw form; leave output out, or do not accept text/event-stream")
-        asked = await self._asked(call, request_id, started, receive)
+        asked = _asked(call, request_id, started, receive)
         route = self._dispatcher.route(call.spec)
         try:
             async with route.stream(call.spec, call.content_type, body, asked) as events:
@@ -154,29 +154,31 @@ class Calls:
                 raise
             await writer.write("error", error_body(error, request_id), is_last=True)
             return error.code
-        is_shown = isinstance(reply, Failure) and await self._may_look_inside(call)
+        is_shown = isinstance(reply, Failure) and _may_look_inside(call)
         _, _, envelope, outcome = _answer(reply, result, request_id, call.options, stdout, is_shown)
         name = "error" if isinstance(reply, Failure) else "result"
         await writer.write(name, stream.with_num_items(envelope, reply, writer.num_items), is_last=True)
         return outcome
 
-    async def _asked(self, call: Admitted, request_id: str, started: float, receive: Receive) -> Asked:
-        bound, deadline = call.bound, started + _timeout_s(call)
-        return Asked(
-            deadline if bound is None else min(deadline, bound.deadline),
-            request_id,
-            call.account.name,
-            call.options.stdout and await self._may_look_inside(call),
-            "" if bound is None else root_of(bound),
-            0 if bound is None else bound.depth + 1,
-            lambda: until_gone(receive),
-        )
 
-    async def _may_look_inside(self, call: Admitted) -> bool:
-        """Whether what the algorithm printed, and the lines of its source that failed, are this caller's to see."""
-        if call.bound is not None:  # code gets it first: whose code that is counts
-            return owner_of(call.bound) == call.version.owner
-        return await self._cache.manages(call.account, call.version)
+def _asked(call: Admitted, request_id: str, started: float, receive: Receive) -> Asked:
+    bound, deadline = call.bound, started + _timeout_s(call)
+    return Asked(
+        deadline if bound is None else min(deadline, bound.deadline),
+        request_id,
+        call.account.name,
+        call.options.stdout and _may_look_inside(call),
+        "" if bound is None else root_of(bound),
+        0 if bound is None else bound.depth + 1,
+        lambda: until_gone(receive),
+    )
+
+
+def _may_look_inside(call: Admitted) -> bool:
+    """Whether what the algorithm printed, and the lines of its source that failed, are this caller's to see."""
+    if call.bound is not None:  # code gets it first: whose code that is counts
+        return owner_of(call.bound) == call.version.owner
+    return belongs_to(call.account, call.version.owner_id)
 
 
 async def _read_reply(

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from serai_gateway.api.who import manager_of
 from serai_gateway.caches import CatalogueCache
-from serai_gateway.catalogue import Version
+from serai_gateway.catalogue import Version, belongs_to
 from serai_gateway.dispatch import Dispatcher
 from serai_gateway.errors import InvalidRequest, NotFound, PlatformError, TooManyRequests, Unavailable
 from serai_gateway.log_feed import LogStream
@@ -60,7 +60,7 @@ async def get_logs(request: Request) -> Response:
     owner, name = request.path_params["owner"], request.path_params["name"]
     cache: CatalogueCache = request.app.state.cache
     version, spec = await cache.version(owner, name, options.version, caller.account)
-    if not await cache.manages(caller.account, version):  # word for word what is said of what does not exist
+    if not belongs_to(caller.account, version.owner_id):  # word for word what is said of what does not exist
         asked = f"{owner}/{name}" + (f"/{options.version}" if options.version else "")
         raise NotFound(f"algorithm algo://{asked} not found")
     if spec.kind == "model":
@@ -137,8 +137,7 @@ class _Right:
             caller = await manager_of(self._request)
         except PlatformError:
             return False
-        cache: CatalogueCache = self._request.app.state.cache
-        return await cache.manages(caller.account, self._version)
+        return belongs_to(caller.account, self._version.owner_id)
 
 
 class _Following(StreamingResponse):

@@ -1,12 +1,11 @@
 """From a model's name to what the daemons and the catalogue know of it, and who may do what with it."""
 
-import asyncio
 from dataclasses import dataclass
 
 from serai.ipc.messages import ModelSpec, VersionSpec
 from serai_gateway.api.v2.names import ModelPath
 from serai_gateway.caches import CatalogueCache
-from serai_gateway.catalogue import Account, Caller, Catalogue, Model, Version, may_manage
+from serai_gateway.catalogue import Account, Caller, Model, Version, belongs_to
 from serai_gateway.errors import Forbidden, NotFound, Unavailable
 from serai_gateway.files import NoSuchFile
 
@@ -60,17 +59,9 @@ def models_of(version: Version, spec: VersionSpec) -> list[FoundModel]:
     return [FoundModel(version, spec, model, specs[model.name]) for model in version.models]
 
 
-async def manages(catalogue: Catalogue, account: Account, version: Version) -> bool:
-    """Whether the account is the operator's, the owner's, or manages the owner."""
-    if account.kind == "operator" or account.id == version.owner_id:
-        return True
-    owner = await asyncio.to_thread(catalogue.account_named, version.owner)
-    return may_manage(account, owner)
-
-
-async def check_manages(catalogue: Catalogue, caller: Caller, found: FoundModel, what: str) -> None:
+def check_manages(caller: Caller, found: FoundModel, what: str) -> None:
     """Raises Forbidden unless this key may steer the model."""
     if not caller.key.permissions.manage:
         raise Forbidden(f"this key may not {what} models; use one that may manage")
-    if not await manages(catalogue, caller.account, found.version):
+    if not belongs_to(caller.account, found.version.owner_id):
         raise Forbidden(f"only the owner of {found.name} and the operator may {what} it")

@@ -16,13 +16,13 @@ from serai_gateway.api.v2.bodies import HeldBytes, check_types, read_body
 from serai_gateway.api.v2.infer import Inference
 from serai_gateway.api.v2.infer_request import MAX_INFER_BYTES
 from serai_gateway.api.v2.metadata import SERVER, config, metadata
-from serai_gateway.api.v2.models import FoundModel, check_manages, find_model, manages
+from serai_gateway.api.v2.models import FoundModel, check_manages, find_model
 from serai_gateway.api.v2.names import METHODS, ModelPath, ServerAction, is_infer, parse_path
 from serai_gateway.api.v2.repository import check_load, index_entry, read_index, visible_models
 from serai_gateway.api.v2.statistics import model_stats
 from serai_gateway.api.who import caller_in
 from serai_gateway.caches import CatalogueCache
-from serai_gateway.catalogue import Caller, Catalogue
+from serai_gateway.catalogue import Caller, Catalogue, belongs_to
 from serai_gateway.dispatch import Dispatcher
 from serai_gateway.errors import (
     Forbidden,
@@ -106,9 +106,9 @@ class InferenceProtocol:
         if path.action == "ready":
             return await self._ready(found)
         if path.action == "stats":
-            await check_manages(self._catalogue, caller, found, "see the statistics of")
+            check_manages(caller, found, "see the statistics of")
             return json_answer({"model_stats": await self._stats([found])})
-        await check_manages(self._catalogue, caller, found, path.action)
+        check_manages(caller, found, path.action)
         check_load(await _read_small(scope, receive))
         await self._pool.command(path.action, found, caller)
         return json_answer({})
@@ -119,7 +119,7 @@ class InferenceProtocol:
         if wanted is None:
             if not caller.key.permissions.manage:
                 raise Forbidden("this key may not see statistics; use one that may manage")
-            mine = [found for found in models if await manages(self._catalogue, caller.account, found.version)]
+            mine = [found for found in models if belongs_to(caller.account, found.version.owner_id)]
             return json_answer({"model_stats": await self._stats(mine)})
         views = await self._pool.models()
         entries = [index_entry(found, views.get(found.model_spec.key)) for found in models]
