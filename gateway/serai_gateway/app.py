@@ -13,6 +13,7 @@ from starlette.routing import Route
 from serai_gateway.api import algorithms, health, logs, metrics, pool, publish
 from serai_gateway.api.calls import Calls, Receive, Scope, Send
 from serai_gateway.api.inside import Inside, bound_of, root_of
+from serai_gateway.api.management import environments, not_here, scms
 from serai_gateway.api.management.errors import error_response, is_management, of_catalogue
 from serai_gateway.api.openapi import document
 from serai_gateway.api.tally import Tally
@@ -42,6 +43,7 @@ _ROUTES = [
     Route("/readyz", health.readyz, methods=["GET"]),
     Route("/metrics", metrics.metrics, methods=["GET"]),
     Route("/openapi.json", document.document, methods=["GET"]),
+    Route("/v1/openapispec", document.document, methods=["GET"]),
     Route("/v1/algorithms", algorithms.list_algorithms, methods=["GET"]),
     Route("/v1/algorithms/{owner}/{name}", algorithms.get_algorithm, methods=["GET"]),
     Route("/v1/algorithms/{owner}/{name}/logs", logs.get_logs, methods=["GET"]),
@@ -49,6 +51,9 @@ _ROUTES = [
     Route("/v1/pool", pool.get_pool, methods=["GET"]),
     Route("/v1/pool/models/{owner}/{name}/{verb}", pool.steer_model, methods=["POST"]),
     Route("/v1/pool/models/{owner}/{name}/{model}/{verb}", pool.steer_model, methods=["POST"]),
+    *environments.ROUTES,
+    *scms.ROUTES,
+    *not_here.ROUTES,
 ]
 
 

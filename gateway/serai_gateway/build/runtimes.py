@@ -54,6 +54,15 @@ RUNTIMES = (
     *(Runtime("python3", f"3.{minor}") for minor in _MINORS),
 )
 _BY_ID = {runtime.environment_id: runtime for runtime in RUNTIMES}
+_BY_SPECIFICATION = {runtime.specification_id: runtime for runtime in RUNTIMES}
+
+
+def runtime_of_environment(id: str) -> Runtime | None:
+    return _BY_ID.get(id.lower())
+
+
+def runtime_of_specification(id: str) -> Runtime | None:
+    return _BY_SPECIFICATION.get(id.lower())
 
 
 def language_of(settings: Mapping[str, object]) -> str:
@@ -85,7 +94,7 @@ def language_of(settings: Mapping[str, object]) -> str:
 
 
 def _of_environment(text: str) -> str:
-    found = _BY_ID.get(text.lower())
+    found = runtime_of_environment(text)
     language = found.language if found else _OF_ALGORITHMIA.get(text.lower())
     if language is None:
         raise CannotMake(

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import msgspec
 from starlette.responses import Response
 
+from serai_gateway.build.templates import NO_SUCH_MACHINE, NO_SUCH_PACKAGE_SET, UNKNOWN, UNSUPPORTED, CannotMake
 from serai_gateway.catalogue import AlreadyPublished, CatalogueError, InvalidName, NotFound, Taken
 from serai_gateway.errors import PlatformError, describe, error_headers
 from serai_gateway.request_id import new_request_id
@@ -45,6 +46,7 @@ class Codes:
     UNKNOWN_LANGUAGE = _Known(4001, 400, "The requested algorithm language is not known.")
     UNSUPPORTED_LANGUAGE = _Known(4002, 400, "Algorithms in this language cannot be made here.")
     UNSUPPORTED_MACHINE = _Known(4004, 400, "There is no such kind of machine.")
+    NO_SUCH_ENVIRONMENT = _Known(4001, 404, "There is no such algorithm environment on this server.")
     SCM_NOT_FOUND = _Known(4009, 404, "The SCM configuration was not found.")
     NO_SCM_WEBHOOKS = _Known(4012, 400, "Internal SCM does not support webhooks.")
     INTERNAL = _Known(5001, 500, "There was an internal error.")
@@ -87,6 +89,7 @@ _PATHS = (
     "/v1/algorithm-environments",
     "/v1/registries",
     "/v1/config",
+    "/v1/connector",
     "/v1/insights",
 )
 
@@ -108,6 +111,17 @@ def no_such_algorithm() -> Response:
     """What existing clients look for, word for word."""
     headers = {"content-type": "application/json", "x-error-message": "No such algorithm"}
     return Response(b'{"error":"No such algorithm"}', 404, headers=headers)
+
+
+def of_cannot_make(error: CannotMake) -> ManagementError:
+    """Why no algorithm can be made of what was asked for, in the management API's words."""
+    known = {
+        UNKNOWN: Codes.UNKNOWN_LANGUAGE,
+        UNSUPPORTED: Codes.UNSUPPORTED_LANGUAGE,
+        NO_SUCH_MACHINE: Codes.UNSUPPORTED_MACHINE,
+        NO_SUCH_PACKAGE_SET: Codes.PACKAGE_SET_NOT_FOUND,
+    }[error.number]
+    return ManagementError(known, str(error))
 
 
 def of_catalogue(error: CatalogueError) -> ManagementError:
