@@ -22,6 +22,7 @@ from serai.ipc.messages import (
     Unknown,
     Waiting,
 )
+from serai.ipc.secrets import Secrets
 from serai.ipc.sockets import is_own_peer
 from serai_runner.logs.readers import LogReaders
 
@@ -71,7 +72,7 @@ class GatewayLink(FrameProtocol):
         if type(message) is Call:
             self._call(message, payload)
         elif type(message) is Define:
-            self._versions[message.spec.key] = self._host.define(message.spec)
+            self._define(message, payload)
         elif type(message) is Cancel:
             call = self._calls.pop(message.id, None)
             if call is not None:
@@ -90,6 +91,15 @@ class GatewayLink(FrameProtocol):
             self.send_frame(_encode(message), self._host.stats())
         else:
             self._host.drain()
+
+    def _define(self, message: Define, payload: bytes) -> None:
+        try:
+            secrets = Secrets.decode(payload)
+        except msgspec.DecodeError:  # without the error's text: it may hold what must not be logged
+            self._host.log.warning("a gateway sent what are no secrets", action="gateway_refused")
+            self.close()
+            return
+        self._versions[message.spec.key] = self._host.define(message.spec, secrets)
 
     def answer(self, call: "PendingCall", message: Result | Failure | Refusal, payload: bytes) -> None:
         self._calls.pop(call.call.id, None)

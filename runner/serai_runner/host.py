@@ -27,6 +27,7 @@ from serai.ipc.messages import (
     VersionSpec,
     Waiting,
 )
+from serai.ipc.secrets import Secrets
 from serai.ipc.sockets import serve_unix
 from serai_runner.gateway_link import GatewayLink
 from serai_runner.logs.author import AuthorLog
@@ -35,7 +36,7 @@ from serai_runner.metrics import Metrics
 from serai_runner.outgoing.relay import ApiRelay
 from serai_runner.pool_link import PoolLink
 from serai_runner.replicas.replica import Replica
-from serai_runner.replicas.replies import checked_reply
+from serai_runner.replicas.replies import checked_reply, without_secrets
 from serai_runner.replicas.starts import Starts
 from serai_runner.sandbox import Sandbox
 from serai_runner.sandbox.base import INSIDE_FOLDER, SDK_FOLDER
@@ -120,8 +121,13 @@ class Host:
 
     # Events from gateways
 
-    def define(self, spec: VersionSpec) -> VersionState:
-        return self._scheduler.define(spec)
+    def define(self, spec: VersionSpec, secrets: Secrets) -> VersionState:
+        version = self._scheduler.define(spec)
+        if version.take_secrets(secrets):
+            self._starts.templates.drop(spec.key)
+            self._scheduler.retire(version, "stale", monotonic())
+            self._after_event()
+        return version
 
     def on_call(self, source: GatewayLink, call: Call, payload: bytes, version: VersionState) -> PendingCall:
         pending = self._scheduler.on_call(source, call, payload, version, monotonic())
@@ -158,6 +164,7 @@ class Host:
             self.on_violation(replica)
         if replica.phase != "starting":
             return
+        message = without_secrets(message, replica.secrets)
         self._author_log.ready(replica, message, printed, now)
         log, took_s = self._log_of(replica), round(now - replica.started_at, 4)
         if message.error:
@@ -168,6 +175,8 @@ class Host:
         self._after_event()
 
     def on_reply(self, replica: ReplicaState, message: Result | Failure, payload: bytes, now: float) -> None:
+        if type(message) is Failure:
+            message = without_secrets(message, replica.secrets)
         if message.stdout_bytes or type(message) is Failure:
             self._author_log.replied(replica, message, payload, self._replicas[replica.id].told_bytes)
         self._scheduler.on_reply(replica, message, payload, now)
@@ -182,7 +191,7 @@ class Host:
         self._after_event()
 
     def on_exit(self, replica: ReplicaState, ending: Ending, now: float) -> None:
-        log = self._log_of(replica)
+        log, ending = self._log_of(replica), without_secrets(ending, replica.secrets)
         if replica.doom:
             log.info("replica ended", action="replica_killed", reason=replica.doom)
         else:
@@ -338,4 +347,5 @@ def _bound_of(replica: ReplicaState, key: str) -> Bound | None:
         return None
     pending, call = begun[0], begun[0].call
     root = call.root or call.call_id
-    return Bound(pending.payer, spec.key, call.call_id, root, call.depth, pending.deadline, spec.calls, key)
+    deadline, sent_at = pending.deadline, pending.sent_at
+    return Bound(pending.payer, spec.key, call.call_id, root, call.depth, deadline, spec.calls, key, sent_at)

@@ -1,4 +1,7 @@
-"""What a version's author reads about its replicas and calls: their output, failures, ends and pauses."""
+"""What a version's author reads about its replicas and calls: their output, failures, ends and pauses.
+
+Its secrets, where code prints them, are not written down: logs live longer, and are read by more people.
+"""
 
 from serai.ipc.messages import Failure, Ready, Result
 from serai_runner.logs.logbook import Logbook
@@ -32,11 +35,11 @@ class AuthorLog:
         """What the call that runs has printed since the last time."""
         begun = replica.begun()
         call_id = begun[0].call.call_id if begun else ""
-        self._book.printed(replica.version.spec.key, replica.id, call_id, printed)
+        self._book.printed(replica.version.spec.key, replica.id, call_id, replica.secrets.hide_bytes(printed))
 
     def ready(self, replica: ReplicaState, message: Ready, printed: bytes, now: float) -> None:
         key = replica.version.spec.key
-        self._book.printed(key, replica.id, "", printed)
+        self._book.printed(key, replica.id, "", replica.secrets.hide_bytes(printed))
         took_s = now - replica.started_at
         if message.error:
             stacktrace = message.stacktrace
@@ -51,7 +54,8 @@ class AuthorLog:
             return
         key, call_id = replica.version.spec.key, call.call.call_id
         if message.stdout_bytes > num_seen:
-            self._book.printed(key, replica.id, call_id, payload[len(payload) - message.stdout_bytes + num_seen :])
+            printed = payload[len(payload) - message.stdout_bytes + num_seen :]
+            self._book.printed(key, replica.id, call_id, replica.secrets.hide_bytes(printed))
         if type(message) is Failure and not call.ended:
             self._book.failed(
                 key, replica.id, call_id, message.error_type, message.message, message.stacktrace, message.duration_s

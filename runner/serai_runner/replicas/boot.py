@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 from collections.abc import Callable
@@ -54,7 +55,9 @@ def send_job(sock: socket.socket, job: bytes, output: int) -> socket.socket:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with theirs:
         try:
-            socket.send_fds(sock, [job], [output, theirs.fileno()])
+            num_bytes = socket.send_fds(sock, [job], [output, theirs.fileno()])
+            if num_bytes < len(job):  # far more than the limits of secrets allow
+                raise OSError(errno.EMSGSIZE, f"a job of {len(job)} bytes does not fit into the socket")
         except OSError:
             ours.close()
             raise

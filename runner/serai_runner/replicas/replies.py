@@ -1,7 +1,15 @@
 """A replica's reply as its caller may see it."""
 
-from serai.ipc.messages import Failure, Result
-from serai_runner.scheduling.calls import PendingCall
+import dataclasses
+from typing import TypeVar
+
+import msgspec
+
+from serai.ipc.messages import Failure, Ready, Result
+from serai.ipc.secrets import Secrets
+from serai_runner.scheduling.calls import Ending, PendingCall
+
+_Told = TypeVar("_Told", Failure, Ready, Ending)
 
 
 def checked_reply(
@@ -21,3 +29,15 @@ def checked_reply(
     assert type(message) is Failure
     failure = Failure(call_id, message.error_type, message.message, message.stacktrace, duration_s, stdout_bytes)
     return failure, payload[len(payload) - stdout_bytes :] if stdout_bytes else b""
+
+
+def without_secrets(message: _Told, secrets: Secrets) -> _Told:
+    """What went wrong, as callers, logs and we ourselves may see it: code that fails often says with what."""
+    if not secrets:
+        return message
+    hide = secrets.hide
+    if isinstance(message, Ending):
+        return dataclasses.replace(message, how=hide(message.how), output=hide(message.output))
+    if isinstance(message, Ready):
+        return msgspec.structs.replace(message, error=hide(message.error), stacktrace=hide(message.stacktrace))
+    return msgspec.structs.replace(message, message=hide(message.message), stacktrace=hide(message.stacktrace))

@@ -6,7 +6,6 @@ import secrets
 from collections.abc import Callable
 
 from serai.box.cgroups import Cgroups
-from serai.ipc.messages import VersionSpec
 from serai_runner.memory import available_bytes
 from serai_runner.pool_link import PoolLink
 from serai_runner.replicas.replica import Replica
@@ -106,14 +105,15 @@ class Starts:
             self.templates.end_idle()
             self._on_short()
         try:
-            box = self._box(replica.version.spec, replica.id, models)
+            box = self._box(replica, models)
             source = self.templates.source_for(box)
             box = dataclasses.replace(box, fork_after=self.templates.fork_point_of(box, source))
             self._make(replica).start(source, box)
         except (OSError, SandboxUnavailable) as error:
             self._on_failed(replica, f"a replica cannot be started: {error}")
 
-    def _box(self, spec: VersionSpec, number: int, models: str | None) -> Box:
+    def _box(self, replica: ReplicaState, models: str | None) -> Box:
+        spec = replica.version.spec
         settings, limits = self._settings, spec.limits
         rlimits = {"core": 0, "nofile": _MAX_OPEN_FILES, "fsize": settings.tmp_bytes}
         if not self._cgroups.limits_memory and self._sandbox.name != "docker":
@@ -123,4 +123,5 @@ class Starts:
         tmp_bytes = min(settings.tmp_bytes, limits.memory_bytes)
         box_limits = Limits(limits.memory_bytes, settings.max_pids, limits.cpus, tmp_bytes, rlimits)
         num_threads = max(1, int(limits.cpus))
-        return Box(number, spec, box_limits, models, num_threads, key=f"sim{secrets.token_urlsafe(18)}")
+        key = f"sim{secrets.token_urlsafe(18)}"
+        return Box(replica.id, spec, box_limits, models, num_threads, key, replica.secrets)

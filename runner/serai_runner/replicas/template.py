@@ -55,6 +55,7 @@ class Template:
         self.key = box.spec.key
         self._key = box.key
         self.models = box.models
+        self._secrets = box.secrets
         self.is_gone = False
         self.is_adopted = False  # it is a replica now
         self.advice: ForkPoint = box.fork_after
@@ -201,7 +202,7 @@ class Template:
             # Each fork has a door of its own. This one stays: if its port became a fork's, code that remembers the
             # address would ask in the name of another fork's call.
             self._is_ready = True
-            self._say(self.key, self._reader.printed)
+            self._say(self.key, self._secrets.hide_bytes(self._reader.printed))
             waiting, self._waiting = self._waiting, []
             for fork in waiting:
                 self._ask(fork)

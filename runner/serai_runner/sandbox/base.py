@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import serai
 import serai_runner
 from serai.ipc.messages import ForkPoint, VersionSpec
+from serai.ipc.secrets import NO_SECRETS, Secrets
 from serai_runner.scheduling.calls import Ending
 
 #: Boots our part of a box; neither environment, nor current folder, nor site-packages decide what it imports.
@@ -56,7 +57,8 @@ class Box:
     limits: Limits
     models: str | None = None  # directory that holds the pool's socket for this version
     num_threads: int = 1  # what numeric libraries may use
-    key: str = ""  # what its code's HTTP to its door bears
+    key: str = field(default="", repr=False)  # what its code's HTTP to its door bears
+    secrets: Secrets = NO_SECRETS  # variables of its algorithm
     fork_after: ForkPoint = ""  # if not empty: it loads the code as far as this, and then makes replicas by forking
 
     @property
@@ -76,14 +78,14 @@ class Job:
     environment: str | None
     concurrency: int
     fork_after: str
-    key: str
+    key: str = field(repr=False)
     is_private: bool  # whether its /tmp is its own
-    variables: dict[str, str]
+    variables: dict[str, str] = field(repr=False)
     rlimits: dict[str, int]
 
     def encode(self) -> bytes:
         """As it travels: four bytes that say how long, then JSON."""
-        text = json.dumps(asdict(self)).encode()
+        text = json.dumps(asdict(self), ensure_ascii=False).encode("utf-8", "surrogatepass")
         return len(text).to_bytes(4, "little") + text
 
 
@@ -196,6 +198,7 @@ def box_variables(box: Box, python_folder: str = f"{PYTHON_PREFIX}/bin") -> dict
     """The environment that an author's code sees, all of it; nothing of ours is inherited."""
     threads = str(box.num_threads)
     variables = {
+        **box.secrets.values,  # first: whatever they are called, they change nothing of ours
         "PATH": f"{python_folder}:/usr/local/bin:/usr/bin:/bin",
         "HOME": "/tmp",  # noqa: S108  # inside it is private
         "TMPDIR": "/tmp",  # noqa: S108

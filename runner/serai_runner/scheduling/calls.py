@@ -56,12 +56,13 @@ class ReplicaState:
 
     __slots__ = (
         "doom", "ghosts", "id", "idle_since", "in_flight", "in_flight_bytes", "last_event", "min_depth", "num_replies",
-        "phase", "retired", "started_at", "strays", "version",
+        "phase", "retired", "secrets", "started_at", "strays", "version",
     )  # fmt: skip
 
     def __init__(self, replica_id: int, version: VersionState, now: float, min_depth: int = 0) -> None:
         self.id = replica_id
         self.version = version
+        self.secrets = version.secrets  # that its process has, or will have
         #: More than 0: it is beyond the version's number, for calls at least so deep. Otherwise calls that wait for
         #: calls of the same version could hold all its replicas for ever.
         self.min_depth = min_depth

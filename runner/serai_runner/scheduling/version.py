@@ -1,6 +1,7 @@
 """What the scheduler remembers of one version: its queue, its replicas, and how long its calls take."""
 
 from serai.ipc.messages import VersionSpec
+from serai.ipc.secrets import NO_SECRETS, Secrets
 from serai_runner.scheduling.calls import ReplicaState
 from serai_runner.scheduling.crashes import Crashes
 from serai_runner.scheduling.fair_queue import FairQueue
@@ -34,12 +35,13 @@ class VersionState:
 
     __slots__ = (
         "_deviation_s", "_work_s", "backoff_is_platform", "concurrency", "crashes", "depth", "failures", "init_message",
-        "init_stacktrace", "is_kept", "queue", "ready", "retry_at", "sends_ahead", "service_s", "spec", "start_s",
-        "starting", "waiting_since",
+        "init_stacktrace", "is_kept", "queue", "ready", "retry_at", "secrets", "sends_ahead", "service_s", "spec",
+        "start_s", "starting", "waiting_since",
     )  # fmt: skip
 
     def __init__(self, spec: VersionSpec) -> None:
         self.spec = spec
+        self.secrets: Secrets = NO_SECRETS
         self.concurrency = max(1, spec.limits.concurrency)
         #: While its code may call others, a replica has one call, so that everybody knows whose calls those are.
         self.sends_ahead = not spec.calls
@@ -59,6 +61,20 @@ class VersionState:
         self.init_message = ""
         self.init_stacktrace = ""
         self.backoff_is_platform = False
+
+    def take_secrets(self, secrets: Secrets) -> bool:
+        """Have new replicas started with them; whether those that there are have others.
+
+        What is older than what we have counts for nothing: gateways learn of a change one after the other.
+        """
+        if secrets.changed_at <= self.secrets.changed_at:
+            return False
+        has_others = secrets.values != self.secrets.values
+        self.secrets = secrets
+        if has_others:  # a wrong one may have been why it could not start
+            self.failures, self.retry_at = 0, 0.0
+            self.crashes = Crashes()
+        return has_others
 
     @property
     def num_live(self) -> int:

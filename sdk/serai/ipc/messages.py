@@ -32,7 +32,11 @@ __all__ = [  # the specs are what messages are made of: one import brings both
 
 
 class Define(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """Before the first Call of a version on a connection. Each connection starts with none defined."""
+    """Before the first Call of a version on a connection. Each connection starts with none defined.
+
+    Payload, to the runner host alone: the algorithm's `serai.ipc.secrets.Secrets`, or nothing. Said again when they
+    have changed.
+    """
 
     spec: VersionSpec
 
@@ -365,6 +369,7 @@ class Bound(msgspec.Struct, frozen=True, array_like=True, tag=34):
     deadline: float
     may_call: bool
     key: str = ""  # what its HTTP bears, which other processes of the same version cannot know; empty: anything
+    sent_at: float = 0.0  # when its replica got it
 
 
 Message = (
