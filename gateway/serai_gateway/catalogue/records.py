@@ -192,3 +192,72 @@ class Build(msgspec.Struct, frozen=True):
     builder: str  # the process that runs it, as `serai_gateway.build.builder` writes it
     started_at: float
     finished_at: float | None
+
+
+class Secret(msgspec.Struct, frozen=True):
+    """A variable that only the processes of one algorithm see."""
+
+    id: str
+    algorithm_id: str
+    short_name: str  # for people
+    description: str
+    key: str  # the variable
+    sealed: bytes  # its value, encrypted
+    created_at: float = 0.0
+    modified_at: float = 0.0
+
+
+class SecretsOf(msgspec.Struct, frozen=True):
+    """All of one algorithm, as of one moment."""
+
+    changed_at: float  # grows with every change, also that of the last one's removal
+    secrets: tuple[Secret, ...]
+
+
+class CallError(msgspec.Struct, frozen=True):
+    """A call that failed."""
+
+    id: str  # of the request
+    algorithm_id: str
+    version: str  # number or hash
+    caller: str  # name of the account
+    error_type: str
+    message: str
+    stacktrace: str
+    input: str  # its beginning, where the caller manages the algorithm; else empty
+    created_at: float
+
+
+class ListedError(msgspec.Struct, frozen=True):
+    error: CallError
+    owner: str  # of the algorithm, and its name
+    name: str
+
+
+class Reported(msgspec.Struct, frozen=True):
+    """What a running call of a version says of itself."""
+
+    owner: str
+    name: str
+    hash: str
+    call_id: str
+    metrics: dict[str, Any]
+    duration_s: float  # for how long the call had run
+    created_at: float
+
+
+class Insight(msgspec.Struct, frozen=True):
+    """The same, kept."""
+
+    id: str
+    algorithm_id: str
+    version: str  # number or hash
+    call_id: str
+    metrics: dict[str, Any]
+    duration_s: float
+    created_at: float
+
+
+class InsightPage(msgspec.Struct, frozen=True):
+    results: tuple[Insight, ...]
+    marker: str | None

@@ -78,6 +78,7 @@ algorithms = sa.Table(
     sa.Column("details", sa.JSON, nullable=False, server_default="{}"),
     sa.Column("settings", sa.JSON, nullable=False, server_default="{}"),
     sa.Column("routing", sa.JSON, nullable=False, server_default="[]"),  # [[semver, percent], …]; empty: the newest
+    sa.Column("secrets_at", sa.Double),  # when its secrets last changed; NULL: it never had any
     sa.Column("created_at", sa.Double, nullable=False),
     sa.UniqueConstraint("owner_id", "name_key"),
 )
@@ -164,6 +165,7 @@ insights = sa.Table(
     sa.Column("version", sa.Text, nullable=False),
     sa.Column("call_id", sa.Text, nullable=False),
     sa.Column("metrics", sa.JSON, nullable=False),
+    sa.Column("duration_s", sa.Double, nullable=False),  # for how long the call had run
     sa.Column("created_at", sa.Double, nullable=False),
     sa.Index("ix_insights_algorithm_id_created_at", "algorithm_id", "created_at"),
 )

@@ -20,6 +20,7 @@ def upgrade() -> None:
     op.add_column("algorithms", sa.Column("details", sa.JSON, nullable=False, server_default="{}"))
     op.add_column("algorithms", sa.Column("settings", sa.JSON, nullable=False, server_default="{}"))
     op.add_column("algorithms", sa.Column("routing", sa.JSON, nullable=False, server_default="[]"))
+    op.add_column("algorithms", sa.Column("secrets_at", sa.Double))
     op.add_column("versions", sa.Column("commit", sa.Text))
     op.add_column("versions", sa.Column("details", sa.JSON, nullable=False, server_default="{}"))
     op.add_column("versions", sa.Column("deprecation", sa.Text))
@@ -69,6 +70,7 @@ def upgrade() -> None:
         sa.Column("version", sa.Text, nullable=False),
         sa.Column("call_id", sa.Text, nullable=False),
         sa.Column("metrics", sa.JSON, nullable=False),
+        sa.Column("duration_s", sa.Double, nullable=False),
         sa.Column("created_at", sa.Double, nullable=False),
         sa.ForeignKeyConstraint(["algorithm_id"], ["algorithms.id"], name="fk_insights_algorithm_id_algorithms"),
     )
