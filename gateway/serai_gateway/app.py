@@ -12,14 +12,16 @@ from starlette.routing import Route
 
 from serai_gateway.api import algorithms, health, logs, metrics, pool, publish
 from serai_gateway.api.calls import Calls, Receive, Scope, Send
+from serai_gateway.api.failures import Failures
 from serai_gateway.api.inside import Inside, bound_of, root_of
 from serai_gateway.api.management import environments, not_here, scms
 from serai_gateway.api.management.errors import error_response, is_management, of_catalogue
 from serai_gateway.api.openapi import document
 from serai_gateway.api.tally import Tally
 from serai_gateway.api.v2 import routes as v2
+from serai_gateway.builder.client import BuilderClient
 from serai_gateway.caches import CatalogueCache
-from serai_gateway.catalogue import CatalogueError, open_catalogue
+from serai_gateway.catalogue import CatalogueError, Reported, open_catalogue
 from serai_gateway.dispatch import Dispatcher
 from serai_gateway.errors import (
     Internal,
@@ -34,6 +36,8 @@ from serai_gateway.keeper import Keeper
 from serai_gateway.logs import get_logger
 from serai_gateway.request_id import new_request_id
 from serai_gateway.settings import Settings
+from serai_gateway.vault import open_vault
+from serai_gateway.write_behind import WriteBehind
 
 _log = get_logger("gateway")
 
@@ -64,10 +68,14 @@ class App:
         self._settings = settings
         self.catalogue = open_catalogue(settings.home)
         self._dispatcher = Dispatcher(settings.run_dir)
-        self._cache = CatalogueCache(self.catalogue, settings)
+        self._builder = BuilderClient(settings.home)
+        self._vault = open_vault(settings.home)
+        self._cache = CatalogueCache(self.catalogue, self._vault, settings)
         self._pool = pool.PoolView(self._dispatcher.pool)
         tally = Tally(settings.metrics_dir)
-        self._calls = Calls(self._cache, self._dispatcher, tally)
+        self._failures = Failures(self.catalogue)
+        self._reports: WriteBehind[Reported] = WriteBehind(self.catalogue.add_insights, "insights")
+        self._calls = Calls(self._cache, self._dispatcher, tally, self._failures)
         self._v2 = v2.InferenceProtocol(self.catalogue, self._cache, self._dispatcher, self._pool, tally)
         self._rest = self._build_rest()
         self._inside = Inside(self._serve)
@@ -110,18 +118,27 @@ class App:
         rest.state.settings = self._settings
         rest.state.catalogue = self.catalogue
         rest.state.cache = self._cache
+        rest.state.vault = self._vault
+        rest.state.reports = self._reports
         rest.state.dispatcher = self._dispatcher
         rest.state.pool = self._pool
+        rest.state.builder = self._builder
         return rest
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         self._dispatcher.start()
-        keeping = asyncio.create_task(Keeper(self.catalogue, self._settings, self._dispatcher.runner).run())
+        self._builder.start()
+        keeping = asyncio.create_task(
+            Keeper(self.catalogue, self._vault, self._settings, self._dispatcher.runner).run()
+        )
         yield
         keeping.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await keeping
+        await self._builder.close()
+        await self._failures.close()
+        await self._reports.close()
         await self._dispatcher.close()
 
 

@@ -11,11 +11,14 @@ from typing import Any
 import msgspec
 
 from serai.ipc.messages import VersionSpec
+from serai.ipc.secrets import Secrets
 from serai_gateway.build.spec import to_spec
 from serai_gateway.catalogue import Account, Caller, Catalogue, Key, Permissions, Version
 from serai_gateway.catalogue import NotFound as NotInCatalogue
-from serai_gateway.errors import InvalidRequest, NotFound
+from serai_gateway.errors import Internal, InvalidRequest, NotFound
+from serai_gateway.logs import get_logger
 from serai_gateway.settings import Settings
+from serai_gateway.vault import Unreadable, Vault, open_secrets
 from serai_gateway.versions import InvalidVersion
 
 #: How old a look at the generation may be. Far below the 5 s that a revocation may take.
@@ -28,6 +31,8 @@ MAX_ENTRIES = 20_000
 _LENT = Permissions(call=True, manage=False, data="none")
 
 Route = tuple[Version, VersionSpec]
+
+_log = get_logger("gateway")
 
 
 class _Seen:
@@ -42,13 +47,15 @@ class _Seen:
         self.callers: dict[str, Caller | None] = {}
         self.calls: dict[tuple[str, str], Caller | None] = {}
         self.versions: dict[tuple[object, ...], Route] = {}
+        self.secrets: dict[str, Secrets] = {}  # by algorithm
 
 
 class CatalogueCache:
     """Accounts by key and versions by name, as this worker last saw them."""
 
-    def __init__(self, catalogue: Catalogue, settings: Settings) -> None:
+    def __init__(self, catalogue: Catalogue, vault: Vault, settings: Settings) -> None:
         self._catalogue = catalogue
+        self._vault = vault
         self._settings = settings
         self._seen = _Seen(None)
         self._looked_at = 0.0
@@ -96,6 +103,24 @@ class CatalogueCache:
         route = (version, to_spec(version, self._settings.home))
         _remember(versions, key, route)
         return route
+
+    async def secrets(self, version: Version) -> Secrets:
+        """What its processes are given. Raises NotFound when the algorithm is gone, Internal."""
+        secrets = self._seen.secrets
+        try:
+            return secrets[version.algorithm_id]
+        except KeyError:
+            pass
+        try:
+            found = await asyncio.to_thread(open_secrets, self._catalogue, self._vault, version.algorithm_id)
+        except NotInCatalogue as error:
+            raise NotFound(f"algorithm algo://{version.owner}/{version.name} not found") from error
+        except Unreadable as error:  # without them it would fail in some other way, or do something else
+            _log.error("an algorithm cannot be called", action="secrets", version=version.key, why=str(error))
+            name = f"{version.owner}/{version.name}"
+            raise Internal(f"the secrets of {name} cannot be read; its owner may set them again") from None
+        _remember(secrets, version.algorithm_id, found)
+        return found
 
     def forget(self) -> None:
         """After a write of our own: the next look starts afresh."""

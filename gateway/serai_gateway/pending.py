@@ -23,6 +23,7 @@ from serai.ipc.messages import (
     VersionSpec,
     Waiting,
 )
+from serai.ipc.secrets import NO_SECRETS, Secrets
 
 #: Awaited on slow calls: when it returns, the caller has left.
 Gone = Callable[[], Awaitable[Any]]
@@ -49,6 +50,7 @@ class Asked:
     root: str = ""  # as in `Call`
     depth: int = 0
     gone: Gone | None = None
+    secrets: Secrets = NO_SECRETS  # of the algorithm, for its replicas
 
 
 class CallerGone(Exception):
@@ -124,14 +126,23 @@ class Pending:
         "inbox",
         "news",
         "payload",
+        "secrets",
         "sent_at",
         "spec",
         "was_defined_again",
         "watcher",
     )
 
-    def __init__(self, spec: VersionSpec, call: Call | Infer | Command, payload: Buffer, gone: Gone | None) -> None:
+    def __init__(
+        self,
+        spec: VersionSpec,
+        call: Call | Infer | Command,
+        payload: Buffer,
+        gone: Gone | None,
+        secrets: Secrets = NO_SECRETS,
+    ) -> None:
         self.spec = spec
+        self.secrets = secrets
         self.call = call
         self.payload = payload
         self.answer: asyncio.Future[tuple[Any, bytes]] = asyncio.get_running_loop().create_future()

@@ -37,6 +37,7 @@ from serai.ipc.messages import (
     decode,
     encode,
 )
+from serai.ipc.secrets import Secrets
 from serai_gateway.log_feed import LogFeed
 from serai_gateway.pending import Asked, CallStream, Event, Inbox, Pending, Reply
 
@@ -65,7 +66,7 @@ class Route:
         self.name = name
         self._pending: dict[int, Pending] = {}
         self._questions: dict[int, asyncio.Future[bytes]] = {}
-        self._defined: set[str] = set()
+        self._defined: dict[str, float] = {}  # version -> as of when its secrets are that were told with it
         self._next_id = 0
         self._sweeper: asyncio.TimerHandle | None = None
         self._link = Link(socket_path, self._on_frame, self._on_open, self._on_lost)
@@ -88,7 +89,7 @@ class Route:
     async def call(self, spec: VersionSpec, content_type: ContentType, payload: bytes, asked: Asked) -> Answer:
         """Run one call. Raises CallerGone when `asked.gone` returns first."""
         call = self._write_call(spec, content_type, asked, wants_items=False)
-        return await self._exchange(Pending(spec, call, payload, asked.gone), watch=asked.depth > 0)
+        return await self._exchange(Pending(spec, call, payload, asked.gone, asked.secrets), watch=asked.depth > 0)
 
     @asynccontextmanager
     async def stream(
@@ -97,7 +98,7 @@ class Route:
         """Run one call and see what it sends until it ends. Who leaves before that has cancelled it."""
         is_there = await self._is_there(asked.deadline)
         call = self._write_call(spec, content_type, asked, wants_items=True)
-        pending = Pending(spec, call, payload, asked.gone)
+        pending = Pending(spec, call, payload, asked.gone, asked.secrets)
         events = CallStream(pending, lambda num_items: self._acknowledge(call.id, num_items))
         try:
             if is_there:
@@ -134,13 +135,12 @@ class Route:
         message, _ = await self._exchange(Pending(spec, command, b"", None))
         return message if isinstance(message, Commanded | Failure | Refusal) else self._refuse_nonsense()[0]
 
-    def keep(self, specs: Sequence[VersionSpec]) -> bool:
+    def keep(self, kept: Sequence[tuple[VersionSpec, Secrets]]) -> bool:
         """Say which versions have their smallest number of replicas; whether it could be said. For the runner host."""
-        for spec in specs:
-            if spec.key not in self._defined:
-                self._defined.add(spec.key)
-                self._link.send(encode(Define(spec)))
-        return self._link.send(encode(Keep(tuple(spec.key for spec in specs))))
+        for spec, secrets in kept:
+            if not self._is_defined(spec, secrets):
+                self._define(encode(Define(spec)), spec, secrets)
+        return self._link.send(encode(Keep(tuple(spec.key for spec, _ in kept))))
 
     async def stats(self, timeout_s: float = 1.0) -> bytes:
         """The daemon's figures as Prometheus text; empty when it does not answer."""
@@ -224,16 +224,24 @@ class Route:
 
     def _send(self, pending: Pending) -> None:
         spec = pending.spec
-        if spec.key not in self._defined:
+        if not self._is_defined(spec, pending.secrets):
             definition = encode(Define(spec))
             if len(definition) > MAX_HEADER_BYTES:  # an author's doing: it must not cost the others this connection
                 self._pending.pop(pending.call.id, None)
                 message = f"the models of {spec.key} have more or longer names than {MAX_HEADER_BYTES} bytes hold"
                 pending.settle(Refusal(pending.call.id, "too_large", message), b"")
                 return
-            self._defined.add(spec.key)
-            self._link.send(definition)
+            self._define(definition, spec, pending.secrets)
         self._link.send(encode(pending.call), pending.payload)
+
+    def _is_defined(self, spec: VersionSpec, secrets: Secrets) -> bool:
+        """Whether the daemon has heard of it, and of these secrets or newer ones."""
+        told = self._defined.get(spec.key)
+        return told is not None and told >= secrets.changed_at
+
+    def _define(self, definition: bytes, spec: VersionSpec, secrets: Secrets) -> None:
+        self._defined[spec.key] = secrets.changed_at
+        self._link.send(definition, secrets.encode())
 
     def _on_open(self) -> None:
         self._defined.clear()
@@ -288,7 +296,7 @@ class Route:
             pending.settle(Refusal(number, "unavailable", f"the {self.name} does not take this version"), b"")
             return
         pending.was_defined_again = True
-        self._defined.discard(pending.spec.key)
+        self._defined.pop(pending.spec.key, None)
         self._send(pending)
 
     def _sweep(self) -> None:

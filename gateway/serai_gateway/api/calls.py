@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from serai.ipc.messages import Bound, ContentType, Failure, Refusal, Result, VersionSpec
+from serai.ipc.secrets import NO_SECRETS, Secrets
 from serai_gateway.api import answers, stream
 from serai_gateway.api.call_body import Receive, check_input, read_body
 from serai_gateway.api.call_request import Options, parse_content_type, parse_options, parse_target
+from serai_gateway.api.failures import Failures
 from serai_gateway.api.inside import bound_of, owner_of, root_of
 from serai_gateway.api.tally import Tally
 from serai_gateway.api.who import caller_in
@@ -26,6 +28,7 @@ from serai_gateway.errors import (
     InvalidRequest,
     MethodNotAllowed,
     PlatformError,
+    ReplicaCrashed,
     Unprocessable,
     error_body,
     error_headers,
@@ -62,14 +65,16 @@ class Admitted:
     options: Options
     content_type: ContentType
     bound: Bound | None  # the running call that makes this one
+    secrets: Secrets = NO_SECRETS  # of the algorithm
 
 
 class Calls:
     """ASGI application for synchronous calls."""
 
-    def __init__(self, cache: CatalogueCache, dispatcher: Dispatcher, tally: Tally) -> None:
+    def __init__(self, cache: CatalogueCache, dispatcher: Dispatcher, tally: Tally, failures: Failures) -> None:
         self._cache = cache
         self._tally = tally
+        self._failures = failures
         self._dispatcher = dispatcher
 
     def serves(self, path: str) -> bool:
@@ -117,15 +122,20 @@ class Calls:
         check_permission(caller, version)
         if spec.kind == "model" and len(spec.models) != 1:
             raise Unprocessable(_without_code(version, spec))
-        return Admitted(caller.account, version, spec, options, content_type, bound_of(scope))
+        secrets = NO_SECRETS if spec.kind == "model" else await self._cache.secrets(version)
+        return Admitted(caller.account, version, spec, options, content_type, bound_of(scope), secrets)
 
     async def _run(
         self, call: Admitted, body: bytes, request_id: str, started: float, receive: Receive
     ) -> tuple[int, list[tuple[bytes, bytes]], bytes, str]:
         asked = _asked(call, request_id, started, receive)
         message, payload = await self._dispatcher.route(call.spec).call(call.spec, call.content_type, body, asked)
-        reply, result, stdout = await _read_reply(message, payload, call, asked)
-        is_shown = isinstance(reply, Failure) and _may_look_inside(call)
+        try:
+            reply, result, stdout = await _read_reply(message, payload, call, asked)
+        except (ReplicaCrashed, DeadlineExceeded) as error:
+            self._note(call, error, request_id, body)
+            raise
+        is_shown = isinstance(reply, Failure) and self._note(call, reply, request_id, body)
         return _answer(reply, result, request_id, call.options, stdout, is_shown)
 
     async def _stream(
@@ -150,15 +160,23 @@ class Calls:
                     message, payload = broken.as_failure(), b""
             reply, result, stdout = await _read_reply(message, payload, call, asked)
         except PlatformError as error:
+            if isinstance(error, ReplicaCrashed | DeadlineExceeded):
+                self._note(call, error, request_id, body)
             if not writer.has_begun:
                 raise
             await writer.write("error", error_body(error, request_id), is_last=True)
             return error.code
-        is_shown = isinstance(reply, Failure) and _may_look_inside(call)
+        is_shown = isinstance(reply, Failure) and self._note(call, reply, request_id, body)
         _, _, envelope, outcome = _answer(reply, result, request_id, call.options, stdout, is_shown)
         name = "error" if isinstance(reply, Failure) else "result"
         await writer.write(name, stream.with_num_items(envelope, reply, writer.num_items), is_last=True)
         return outcome
+
+    def _note(self, call: Admitted, failure: Failure | PlatformError, request_id: str, body: bytes) -> bool:
+        """Keep it for whoever manages the algorithm; whether this caller does, and so sees its source's lines."""
+        is_shown = _may_look_inside(call)
+        self._failures.note(request_id, call.version, call.account.name, failure, body if is_shown else b"")
+        return is_shown
 
 
 def _asked(call: Admitted, request_id: str, started: float, receive: Receive) -> Asked:
@@ -171,6 +189,7 @@ def _asked(call: Admitted, request_id: str, started: float, receive: Receive) ->
         "" if bound is None else root_of(bound),
         0 if bound is None else bound.depth + 1,
         lambda: until_gone(receive),
+        call.secrets,
     )
 
 
