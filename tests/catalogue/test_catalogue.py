@@ -7,40 +7,7 @@ import pytest
 
 from serai_gateway import versions
 from serai_gateway.catalogue import AlreadyPublished, CatalogueError, InvalidName, NotFound, Permissions, Taken, keys
-from serai_gateway.catalogue.testing import KINDS, new_version, published
-
-
-@pytest.fixture(params=sorted(KINDS))
-def reopen(request, tmp_path):
-    opened = []
-
-    def open_again():
-        opened.append(KINDS[request.param](tmp_path))
-        return opened[-1]
-
-    yield open_again
-    for catalogue in opened:
-        catalogue.close()
-
-
-@pytest.fixture
-def catalogue(reopen):
-    return reopen()
-
-
-@pytest.fixture
-def alice(catalogue):
-    return catalogue.ensure_account("Alice")
-
-
-@pytest.fixture
-def bob(catalogue):
-    return catalogue.ensure_account("bob")
-
-
-@pytest.fixture
-def operator(catalogue):
-    return catalogue.ensure_operator(keys.new_key_text())
+from serai_gateway.catalogue.testing import new_version, published
 
 
 def test_an_account_keeps_its_spelling_and_is_found_in_any(catalogue, alice):

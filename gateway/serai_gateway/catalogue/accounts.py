@@ -26,6 +26,12 @@ def memberships_of(connection: sa.Connection, account_id: str) -> tuple[tuple[st
     return tuple(sorted((id, role) for id, role in connection.execute(of_it.union_all(managed))))
 
 
+def check_exists(connection: sa.Connection, account: Account) -> None:
+    """Raises NotFound: it was deleted after somebody had read it."""
+    if connection.scalar(sa.select(accounts.c.id).where(accounts.c.id == account.id)) is None:
+        raise NotFound(f"no account {account.name}")
+
+
 def insert_account(
     connection: sa.Connection, name: str, kind: AccountKind, owner_id: str | None, profile: Mapping[str, str]
 ) -> Account:

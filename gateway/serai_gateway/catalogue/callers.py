@@ -8,7 +8,7 @@ import msgspec
 import sqlalchemy as sa
 
 from serai_gateway.catalogue import keys
-from serai_gateway.catalogue.accounts import Accounts, memberships_of
+from serai_gateway.catalogue.accounts import Accounts, check_exists, memberships_of
 from serai_gateway.catalogue.database import touch
 from serai_gateway.catalogue.errors import CatalogueError, NotFound, Taken, TooMany
 from serai_gateway.catalogue.records import Account, Caller, Key, NewKey, Permissions
@@ -52,6 +52,7 @@ class Callers(Accounts):
                 if (row.account_id, row.revoked_at) != (account.id, None):
                     raise Taken("this key is revoked or somebody else's; let the server make one")
                 return NewKey(_key_of(row), text)
+            check_exists(connection, account)
             _check_room(connection, account)
             values = msgspec.structs.asdict(key) | {"permissions": msgspec.to_builtins(permissions)}
             connection.execute(sa.insert(api_keys).values(**values, hash=keys.hash_of(text)))
@@ -106,9 +107,7 @@ class Callers(Accounts):
 
 
 def _check_room(connection: sa.Connection, account: Account) -> None:
-    """Raises NotFound for an account that has been deleted meanwhile, TooMany."""
-    if connection.scalar(sa.select(accounts.c.id).where(accounts.c.id == account.id)) is None:
-        raise NotFound(f"no account {account.name}")
+    """Raises TooMany."""
     live = sa.select(sa.func.count()).where(api_keys.c.account_id == account.id, api_keys.c.revoked_at.is_(None))
     if connection.execute(live).scalar_one() >= MAX_KEYS:
         raise TooMany(f"{account.name} has {MAX_KEYS} keys, the limit: revoke one that is not used")
