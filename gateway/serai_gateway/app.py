@@ -14,7 +14,7 @@ from serai_gateway.api import algorithms, health, logs, metrics, pool, publish
 from serai_gateway.api.calls import Calls, Receive, Scope, Send
 from serai_gateway.api.failures import Failures
 from serai_gateway.api.inside import Inside, bound_of, root_of
-from serai_gateway.api.management import environments, not_here, scms
+from serai_gateway.api.management import call_errors, environments, insights, not_here, scms, secrets
 from serai_gateway.api.management.errors import error_response, is_management, of_catalogue
 from serai_gateway.api.openapi import document
 from serai_gateway.api.tally import Tally
@@ -48,6 +48,9 @@ _ROUTES = [
     Route("/metrics", metrics.metrics, methods=["GET"]),
     Route("/openapi.json", document.document, methods=["GET"]),
     Route("/v1/openapispec", document.document, methods=["GET"]),
+    *secrets.ROUTES,
+    *call_errors.ROUTES,
+    *insights.ROUTES,
     Route("/v1/algorithms", algorithms.list_algorithms, methods=["GET"]),
     Route("/v1/algorithms/{owner}/{name}", algorithms.get_algorithm, methods=["GET"]),
     Route("/v1/algorithms/{owner}/{name}/logs", logs.get_logs, methods=["GET"]),

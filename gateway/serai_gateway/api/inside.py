@@ -41,6 +41,7 @@ _KEY = "serai.bound"
 _CALLS = ("/v1/algo/", "/v1/web/algo/", "/v2/")
 _LISTINGS = ("/v1/algorithms/",)
 _DATA = ("/v1/data/", "/v1/connector/")
+_INSIGHTS = "/v1/insights"
 
 
 class TooDeep(Forbidden):
@@ -68,6 +69,11 @@ def is_call(path: str) -> bool:
     return _is_under(path, _CALLS)
 
 
+def is_report(method: str, path: str) -> bool:
+    """Whether it only tells something of its call. Clients send no key with that."""
+    return method == "POST" and path == _INSIGHTS
+
+
 def check_key(bound: Bound, headers: Headers) -> None:
     """Whether the process whose call this is has sent it. Raises Unauthenticated.
 
@@ -80,7 +86,7 @@ def check_key(bound: Bound, headers: Headers) -> None:
 
 def check(bound: Bound, method: str, path: str, now: float) -> None:
     """Whether a running call may ask this. Raises Forbidden, TooDeep or DeadlineExceeded."""
-    if _is_under(path, _DATA):
+    if _is_under(path, _DATA) or is_report(method, path):
         return
     is_listing = _is_under(path, _LISTINGS) and method in ("GET", "HEAD")
     if not is_listing and not is_call(path):
@@ -145,7 +151,8 @@ class Inside:
         path: str = scope["path"]
         try:
             check(bound, scope["method"], path, time.monotonic())
-            check_key(bound, scope["headers"])
+            if not is_report(scope["method"], path):
+                check_key(bound, scope["headers"])
             if is_call(path):
                 self.in_flight.enter(bound)
         except PlatformError as error:

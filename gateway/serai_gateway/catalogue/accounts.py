@@ -80,6 +80,13 @@ class Accounts:
             raise NotFound(f"no account {name[:70]}")
         return found
 
+    def account_by_id(self, account_id: str) -> Account:
+        with self._database.read() as connection:
+            row = connection.execute(sa.select(accounts).where(accounts.c.id == account_id)).one_or_none()
+            if row is None:
+                raise NotFound(f"no account with the id {account_id[:70]}")
+            return account_of(row, memberships_of(connection, row.id))
+
     def list_accounts(self, *kinds: AccountKind, limit: int = PAGE_SIZE, marker: str | None = None) -> AccountPage:
         limit = max(1, min(limit, MAX_PAGE_SIZE))
         query = sa.select(accounts).where(accounts.c.kind.in_(kinds)).order_by(accounts.c.name_key)

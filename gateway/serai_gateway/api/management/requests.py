@@ -19,7 +19,7 @@ MAX_MARKER_CHARS = 200
 _T = TypeVar("_T")
 
 
-async def read_json(request: Request, of: type[_T]) -> _T:
+async def read_json(request: Request, of: type[_T], max_bytes: int = MAX_BODY_BYTES) -> _T:
     """The body as `of`, a msgspec.Struct; fields that it does not know are ignored, as newer clients send more.
 
     Raises ManagementError, TooLarge.
@@ -27,8 +27,8 @@ async def read_json(request: Request, of: type[_T]) -> _T:
     raw = bytearray()
     async for block in request.stream():
         raw += block
-        if len(raw) > MAX_BODY_BYTES:
-            raise TooLarge(f"the body is over {MAX_BODY_BYTES >> 20} MiB")
+        if len(raw) > max_bytes:
+            raise TooLarge(f"the body is over {max_bytes >> 10} KiB")
     text = bytes(raw) or b"{}"
     try:
         check_json(text)
