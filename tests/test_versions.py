@@ -13,17 +13,25 @@ class Built(NamedTuple):
     hash: str
     semver: str | None
     public: bool
+    deprecation: str | None = None
+    created_at: float = 0.0
 
 
 NUMBERS = st.integers(0, 3)
 HISTORIES = st.lists(
-    st.tuples(st.none() | st.tuples(NUMBERS, NUMBERS, NUMBERS), st.booleans()),
+    st.tuples(st.none() | st.tuples(NUMBERS, NUMBERS, NUMBERS), st.booleans(), st.booleans()),
     max_size=12,
     unique_by=lambda item: item[0] or object(),
 ).map(
     lambda items: [
-        Built(f"{at:040x}", ".".join(map(str, number)) if number else None, bool(number) and public)
-        for at, (number, public) in enumerate(items)
+        Built(
+            f"{at:040x}",
+            ".".join(map(str, number)) if number else None,
+            bool(number) and public,
+            "use another one" if number and is_deprecated else None,
+            float(at),
+        )
+        for at, (number, public, is_deprecated) in enumerate(items)
     ]
 )
 SPECS = st.one_of(
@@ -46,12 +54,12 @@ def chosen(spec, history, is_owner):
 @given(SPECS, HISTORIES, st.booleans())
 def test_resolution_is_what_the_table_says(spec, history, is_owner):
     def number(built):
-        return tuple(map(int, built.semver.split(".")))
+        return built.deprecation is None, *map(int, built.semver.split("."))
 
     public = sorted((built for built in history if built.public), key=number)
     private = sorted((built for built in history if built.semver and not built.public), key=number)
     if spec in (None, ""):
-        expected = public or (private if is_owner else [])
+        expected = public or ((private or history) if is_owner else [])
     elif spec == "latest":
         expected = public
     elif spec == "latestPrivate":
@@ -107,6 +115,12 @@ def test_versions_are_ordered_by_number_not_by_text_or_by_age():
     assert versions.newest([None]) is None
 
 
+def test_an_owner_without_published_versions_gets_his_newest_build_if_he_says_nothing():
+    history = [Built("a" * 40, None, False, None, 2.0), Built("b" * 40, None, False, None, 1.0)]
+    assert chosen(None, history, True).hash == "a" * 40
+    assert chosen(None, history, False) is chosen("latest", history, True) is None
+
+
 def test_an_owner_without_public_versions_gets_his_newest_private_one_if_he_says_nothing():
     history = [Built("a" * 40, "0.1.0", False), Built("b" * 40, "0.2.0", False), Built("c" * 40, None, False)]
     assert chosen(None, history, True).semver == "0.2.0"
@@ -118,12 +132,31 @@ def test_an_owner_without_public_versions_is_told_how_to_call_his_own():
     history = [Built("a" * 40, "0.1.0", False)]
     with pytest.raises(versions.NoSuchVersion, match="latestPrivate"):
         versions.resolve(versions.parse("latest"), history, is_owner=True)
-    with pytest.raises(versions.NoSuchVersion, match="by its hash"):
-        versions.resolve(versions.parse(None), [Built("a" * 40, None, False)], is_owner=True)
+    with pytest.raises(versions.NoSuchVersion, match="push one"):
+        versions.resolve(versions.parse(None), [], is_owner=True)
     for wanted in (None, "latest"):
         with pytest.raises(versions.NoSuchVersion) as error:
             versions.resolve(versions.parse(wanted), history, is_owner=False)
         assert "latestPrivate" not in str(error.value) and "hash" not in str(error.value)
+
+
+def test_a_deprecated_version_is_chosen_where_it_is_named_or_nothing_else_is_there():
+    history = [Built("a" * 40, "1.2.0", True), Built("b" * 40, "1.2.1", True, "it is wrong")]
+    assert [chosen(spec, history, False).semver for spec in (None, "latest", "1", "1.2.*", "1.2.1")] == [
+        "1.2.0",
+        "1.2.0",
+        "1.2.0",
+        "1.2.0",
+        "1.2.1",
+    ]
+    assert chosen("1.2", history[1:], False).semver == "1.2.1"
+
+
+@settings(deadline=None)
+@given(st.tuples(NUMBERS, NUMBERS, NUMBERS))
+def test_a_stored_number_reads_as_it_was_written(number):
+    text = ".".join(map(str, number))
+    assert versions.stored_semver(text) == versions.parse_semver(text)
 
 
 @settings(deadline=None)

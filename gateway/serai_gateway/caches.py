@@ -5,6 +5,7 @@ older than `LOOK_AGAIN_S`, so a revoked key or a new version is seen within that
 """
 
 import asyncio
+import random
 import time
 from typing import Any
 
@@ -18,6 +19,7 @@ from serai_gateway.catalogue import NotFound as NotInCatalogue
 from serai_gateway.errors import Internal, InvalidRequest, NotFound
 from serai_gateway.logs import get_logger
 from serai_gateway.settings import Settings
+from serai_gateway.traffic import pick
 from serai_gateway.vault import Unreadable, Vault, open_secrets
 from serai_gateway.versions import InvalidVersion
 
@@ -47,6 +49,8 @@ class _Seen:
         self.callers: dict[str, Caller | None] = {}
         self.calls: dict[tuple[str, str], Caller | None] = {}
         self.versions: dict[tuple[object, ...], Route] = {}
+        self.divided: dict[tuple[object, ...], tuple[tuple[Route, int], ...]] = {}  # with the part of each in percent
+        self.names: dict[str, tuple[str, str] | None] = {}  # by the algorithm's id
         self.secrets: dict[str, Secrets] = {}  # by algorithm
 
 
@@ -85,24 +89,47 @@ class CatalogueCache:
             return caller
 
     async def version(self, owner: str, name: str, wanted: str | None, account: Account) -> Route:
-        """Raises NotFound for what is unknown and for what the account may not see, alike."""
+        """What the owner's routing divides is chosen anew for each call.
+
+        Raises NotFound for what is unknown and for what the account may not see, alike.
+        """
         # Who asks with all that counts for what is seen: the caller may have been read before the generation moved.
         key = (owner, name, wanted, account.id, account.kind, account.memberships)
-        versions = self._seen.versions
+        seen = self._seen
         try:
-            return versions[key]
+            return seen.versions[key]
         except KeyError:
             pass
+        if key in seen.divided:
+            return pick(seen.divided[key], random.random())  # noqa: S311 - nobody gains by guessing it
         try:
-            version = await asyncio.to_thread(self._catalogue.find_version, owner, name, wanted, account)
+            parts = await asyncio.to_thread(self._catalogue.find_versions, owner, name, wanted, account)
         except InvalidVersion as error:
             raise InvalidRequest(str(error)) from error
         except NotInCatalogue as error:
             asked = f"{owner}/{name}" + (f"/{wanted}" if wanted else "")
             raise NotFound(f"algorithm algo://{asked} not found") from error
-        route = (version, to_spec(version, self._settings.home))
-        _remember(versions, key, route)
-        return route
+        routes = tuple((self._route(version), percent) for version, percent in parts)
+        if len(routes) == 1:
+            _remember(seen.versions, key, routes[0][0])
+        else:
+            _remember(seen.divided, key, routes)
+        return pick(routes, random.random())  # noqa: S311
+
+    def _route(self, version: Version) -> Route:
+        # Samples and notes may have a megabyte, and no call looks at them.
+        kept = {"settings": version.details.get("settings", {})}
+        return msgspec.structs.replace(version, details=kept), to_spec(version, self._settings.home)
+
+    async def name_of(self, algorithm_id: str) -> tuple[str, str] | None:
+        """Owner and name of the algorithm with this id, whoever may see it."""
+        names = self._seen.names
+        try:
+            return names[algorithm_id]
+        except KeyError:
+            found = await asyncio.to_thread(self._catalogue.name_of_algorithm, algorithm_id)
+            _remember(names, algorithm_id, found)
+            return found
 
     async def secrets(self, version: Version) -> Secrets:
         """What its processes are given. Raises NotFound when the algorithm is gone, Internal."""

@@ -4,12 +4,14 @@
     1.2 1.2.* 1.2.x  the newest public 1.2 revision
     1 1.* 1.x.x      the newest public version with major 1
     latest           the newest public version
-    (nothing)        the same; for the owner of an algorithm without one, the newest private version
+    (nothing)        the same; for the owner of an algorithm without one, the newest private version, and where nothing
+                     has been published the newest build
     latestPrivate    the newest privately published version, for the owner
     40 hex digits    that build, published or not, for the owner
 
-What is only partly specified never resolves to a private version.
-An author who has published privately can so call `owner/name` at once; Algorithmia answered 404 there.
+What is only partly specified never resolves to a private version, nor to a deprecated one while there is another.
+An author who has pushed can so call `owner/name` at once; Algorithmia answered 404 there. `traffic.py` says how an
+owner divides the calls that say `latest` or nothing.
 """
 
 import re
@@ -43,7 +45,7 @@ class Partial(NamedTuple):
 
 
 class Unspecified(NamedTuple):
-    """Nothing was said: the newest public version, or the owner's newest private one."""
+    """Nothing was said: the newest public version, or the owner's newest private one, or their newest build."""
 
 
 class LatestPrivate(NamedTuple):
@@ -74,6 +76,10 @@ class Fact(Protocol):
     def semver(self) -> str | None: ...
     @property
     def public(self) -> bool: ...
+    @property
+    def deprecation(self) -> str | None: ...
+    @property
+    def created_at(self) -> float: ...
 
 
 _Fact = TypeVar("_Fact", bound=Fact)
@@ -89,6 +95,12 @@ def parse_semver(text: str) -> Semver:
     if not isinstance(wanted, Exact):
         raise InvalidVersion(f"{_shown(text)} is not a whole version number; write it like 1.2.0")
     return wanted.semver
+
+
+def stored_semver(text: str) -> Semver:
+    """A number that has been checked when it was given: a list of algorithms reads hundreds."""
+    major, minor, revision = text.split(".")
+    return Semver(int(major), int(minor), int(revision))
 
 
 def parse(text: str | None) -> Wanted:
@@ -116,6 +128,11 @@ def parse(text: str | None) -> Wanted:
     return Partial(*numbers)
 
 
+def follows_routing(wanted: Wanted) -> bool:
+    """Whether the owner's routing decides what this means."""
+    return isinstance(wanted, Unspecified) or wanted == Partial()
+
+
 def resolve(wanted: Wanted, facts: Iterable[_Fact], *, is_owner: bool) -> _Fact:
     """The one version of an algorithm that `wanted` means for this caller. Raises NoSuchVersion with the reason.
 
@@ -136,10 +153,10 @@ def resolve(wanted: Wanted, facts: Iterable[_Fact], *, is_owner: bool) -> _Fact:
             facts = list(facts)
             fits = [fact for fact in facts if fact.public and fact.semver]
             if not fits and is_owner:
-                fits = [fact for fact in facts if fact.semver]
+                fits = [fact for fact in facts if fact.semver] or facts
             reason = _no_public(None, None)
-            if is_owner and facts:
-                reason += "; publish a build, or call it by its hash"
+            if is_owner:
+                reason += " and no build; push one"
         case Partial(major, minor):
             facts = list(facts)
             fits = [fact for fact in facts if fact.public and _is_within(fact, major, minor)]
@@ -173,19 +190,20 @@ def next_version(current: str | None, increment: Increment) -> str:
 
 def newest(semvers: Iterable[str | None]) -> str | None:
     """The highest of the numbers given, or None when there is none."""
-    numbers = [parse_semver(text) for text in semvers if text]
+    numbers = [stored_semver(text) for text in semvers if text]
     return str(max(numbers)) if numbers else None
 
 
 def _is_within(fact: Fact, major: int | None, minor: int | None) -> bool:
     if fact.semver is None:
         return False
-    semver = parse_semver(fact.semver)
+    semver = stored_semver(fact.semver)
     return (major is None or semver.major == major) and (minor is None or semver.minor == minor)
 
 
-def _order(fact: Fact) -> Semver:
-    return parse_semver(fact.semver) if fact.semver else Semver(0, 0, 0)
+def _order(fact: Fact) -> tuple[bool, Semver, float]:
+    semver = stored_semver(fact.semver) if fact.semver else Semver(0, 0, 0)
+    return fact.deprecation is None, semver, fact.created_at
 
 
 def _no_public(major: int | None, minor: int | None) -> str:

@@ -45,7 +45,7 @@ from serai_gateway.versions import InvalidVersion, parse_semver
 class Publish(NamedTuple):
     """How to publish what was built."""
 
-    number: str = "revision"  # major, minor, revision, or the number itself
+    number: str = "next"  # major, minor, revision, what has to be for what has changed, or the number itself
     public: bool = True
     first: str = "1.0.0"  # when nothing was published before
     request_key: str | None = None
@@ -200,7 +200,7 @@ class _Build:
     def publish(self, version: Version, how: Publish) -> Version:
         if version.semver:
             newest = self._newest(version)
-            is_increment = how.number in ("major", "minor", "revision", "patch")
+            is_increment = how.number in ("next", "major", "minor", "revision", "patch")
             is_same = newest.public == how.public and newest.code_sha == version.code_sha
             if is_same and (is_increment or newest.semver == how.number):
                 self.log(f"nothing has changed since {newest.semver}")

@@ -3,6 +3,7 @@
 from serai_gateway.catalogue.base import Catalogue, belongs_to, check_name, may_administer, may_manage
 from serai_gateway.catalogue.errors import (
     AlreadyPublished,
+    BreaksPromise,
     CatalogueError,
     InUse,
     InvalidName,
@@ -38,6 +39,7 @@ from serai_gateway.catalogue.records import (
     SecretsOf,
     TensorInfo,
     Version,
+    VersionPage,
 )
 from serai_gateway.catalogue.sql import SqlCatalogue, open_catalogue
 
@@ -46,6 +48,7 @@ __all__ = [
     "AccountPage",
     "Algorithm",
     "AlreadyPublished",
+    "BreaksPromise",
     "Build",
     "CallError",
     "Caller",
@@ -78,6 +81,7 @@ __all__ = [
     "TooMany",
     "UnknownSchema",
     "Version",
+    "VersionPage",
     "belongs_to",
     "check_name",
     "ensure_operator",

@@ -1,26 +1,30 @@
-"""Algorithms and lists of them, in SQL."""
+"""Algorithms in SQL: made, found, changed and deleted."""
 
 import time
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 
-from serai_gateway import versions as numbers
-from serai_gateway.catalogue.base import MAX_PAGE_SIZE, PAGE_SIZE, check_name, may_manage
+from serai_gateway.catalogue.accounts import check_exists
+from serai_gateway.catalogue.base import check_name, may_manage
 from serai_gateway.catalogue.database import Database, touch
-from serai_gateway.catalogue.errors import NotFound
-from serai_gateway.catalogue.records import Account, Algorithm, Listing, Page, Visibility
-from serai_gateway.catalogue.tables import accounts, algorithms, versions
+from serai_gateway.catalogue.errors import InUse, NotFound, Taken
+from serai_gateway.catalogue.records import Account, Algorithm, Visibility
+from serai_gateway.catalogue.tables import accounts, algorithms, builds, call_errors, insights, secrets, versions
+from serai_gateway.traffic import check_routing
 
-#: Longest search that is looked at, in characters and words: each word costs a pass over the names.
-_MAX_QUERY_CHARS = 200
-_MAX_QUERY_WORDS = 8
 #: A tagline is one line of a list.
 MAX_TAGLINE_CHARS = 300
+#: Most of a search text that is kept, in characters: more than owner, name, tagline and label have. With four bytes for
+#: each it still fits into an index entry of every database.
+_MAX_SEARCH_CHARS = 650
+#: What goes with an algorithm.
+_BELONGING = (insights, call_errors, secrets, builds, versions)
 
-_select = sa.select(algorithms, accounts.c.name.label("owner")).join_from(algorithms, accounts)
+select_algorithm = sa.select(algorithms, accounts.c.name.label("owner")).join_from(algorithms, accounts)
 
 
 def algorithm_of(row: Any) -> Algorithm:
@@ -53,11 +57,19 @@ def find_with_owner(
     return found
 
 
+def existing(connection: sa.Connection, algorithm: Algorithm) -> Algorithm:
+    """The algorithm as it is now. Raises NotFound when it has been deleted."""
+    row = connection.execute(select_algorithm.where(algorithms.c.id == algorithm.id)).one_or_none()
+    if row is None:
+        raise no_algorithm(algorithm.owner, algorithm.name)
+    return algorithm_of(row)
+
+
 def _find(
     connection: sa.Connection, this: sa.ColumnElement[bool], caller: Account | None
 ) -> tuple[Algorithm, Account] | None:
     columns = (accounts.c.kind, accounts.c.owner_id.label("manager_id"))
-    row = connection.execute(_select.add_columns(*columns).where(this)).one_or_none()
+    row = connection.execute(select_algorithm.add_columns(*columns).where(this)).one_or_none()
     if row is None:
         return None
     owning = Account(row.owner_id, row.owner, row.kind, row.manager_id, 0.0)
@@ -67,25 +79,64 @@ def _find(
 
 
 class Algorithms:
-    """The part of the catalogue that knows what there is."""
+    """The part of the catalogue that knows each algorithm."""
 
     _database: Database
 
     def ensure_algorithm(
         self, owner: Account, name: str, visibility: Visibility = "private", tagline: str = ""
     ) -> Algorithm:
+        return self._make(owner, name, is_new=False, visibility=visibility, tagline=tagline)
+
+    def create_algorithm(
+        self,
+        owner: Account,
+        name: str,
+        *,
+        tagline: str = "",
+        details: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        algorithm_id: str | None = None,
+    ) -> Algorithm:
+        said = {"details": dict(details or {}), "settings": dict(settings or {}), "tagline": tagline}
+        return self._make(owner, name, is_new=True, algorithm_id=algorithm_id, **said)
+
+    def _make(
+        self,
+        owner: Account,
+        name: str,
+        *,
+        is_new: bool,
+        visibility: Visibility = "private",
+        tagline: str = "",
+        details: dict[str, Any] | None = None,
+        settings: dict[str, Any] | None = None,
+        algorithm_id: str | None = None,
+    ) -> Algorithm:
         check_name(name, "algorithm name")
         mine = (algorithms.c.owner_id == owner.id) & (algorithms.c.name_key == name.lower())
         with self._database.write() as connection:
-            row = connection.execute(_select.where(mine)).one_or_none()
+            row = connection.execute(select_algorithm.where(mine)).one_or_none()
             if row is not None:
+                if is_new:
+                    raise Taken(f"there is an algorithm {row.owner}/{row.name} already; choose another name")
                 return algorithm_of(row)
+            check_exists(connection, owner)
             algorithm = Algorithm(
-                uuid.uuid4().hex, owner.id, owner.name, name, visibility, tagline[:MAX_TAGLINE_CHARS], time.time()
+                algorithm_id or uuid.uuid4().hex,
+                owner.id,
+                owner.name,
+                name,
+                visibility,
+                tagline[:MAX_TAGLINE_CHARS],
+                time.time(),
+                details or {},
+                settings or {},
             )
             values = msgspec.structs.asdict(algorithm)
             del values["owner"]
-            connection.execute(sa.insert(algorithms).values(**values, name_key=name.lower()))
+            values |= {"name_key": name.lower(), "search_text": _search_text(algorithm)}
+            connection.execute(sa.insert(algorithms).values(**values))
             touch(connection)
         return algorithm
 
@@ -100,71 +151,68 @@ class Algorithms:
             raise NotFound(f"no algorithm with the id {algorithm_id[:70]}")
         return found[0]
 
-    def set_algorithm(
-        self, algorithm: Algorithm, *, visibility: Visibility | None = None, tagline: str | None = None
-    ) -> Algorithm:
-        wanted = {"visibility": visibility, "tagline": None if tagline is None else tagline[:MAX_TAGLINE_CHARS]}
-        changes = {key: value for key, value in wanted.items() if value is not None}
-        with self._database.write() as connection:
-            mine = algorithms.c.id == algorithm.id
-            row = connection.execute(_select.where(mine)).one_or_none()
-            if row is None:
-                raise no_algorithm(algorithm.owner, algorithm.name)
-            if any(getattr(row, key) != value for key, value in changes.items()):
-                connection.execute(sa.update(algorithms).where(mine).values(**changes))
-                touch(connection)
-                row = connection.execute(_select.where(mine)).one()
-        return algorithm_of(row)
-
-    def list_algorithms(
-        self,
-        caller: Account | None,
-        *,
-        owner: str | None = None,
-        query: str = "",
-        limit: int = PAGE_SIZE,
-        marker: str | None = None,
-    ) -> Page:
-        limit = max(1, min(limit, MAX_PAGE_SIZE))
-        wanted = _select.where(_visible_to(caller)).order_by(accounts.c.name_key, algorithms.c.name_key)
-        if owner is not None:
-            wanted = wanted.where(accounts.c.name_key == owner.lower())
-        for word in query[:_MAX_QUERY_CHARS].lower().split()[:_MAX_QUERY_WORDS]:
-            places = (accounts.c.name_key, algorithms.c.name_key, sa.func.lower(algorithms.c.tagline))
-            wanted = wanted.where(sa.or_(*(place.contains(word, autoescape=True) for place in places)))
-        if marker:
-            # The marker is the last entry seen, so entries that come or go in between cost nobody a place.
-            after = marker.lower().partition("/")[::2]
-            wanted = wanted.where(sa.tuple_(accounts.c.name_key, algorithms.c.name_key) > sa.tuple_(*after))
+    def name_of_algorithm(self, algorithm_id: str) -> tuple[str, str] | None:
+        query = sa.select(accounts.c.name.label("owner"), algorithms.c.name).join_from(algorithms, accounts)
         with self._database.read() as connection:
-            found = [algorithm_of(row) for row in connection.execute(wanted.limit(limit + 1))]
-            page = found[:limit]
-            newest = _newest(connection, page)
-        results = tuple(Listing(algorithm, *newest.get(algorithm.id, (None, None))) for algorithm in page)
-        more = f"{page[-1].owner}/{page[-1].name}".lower() if len(found) > limit else None
-        return Page(results, more)
+            row = connection.execute(query.where(algorithms.c.id == algorithm_id)).one_or_none()
+        return (row.owner, row.name) if row is not None else None
+
+    def set_algorithm(
+        self,
+        algorithm: Algorithm,
+        *,
+        visibility: Visibility | None = None,
+        tagline: str | None = None,
+        details: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Algorithm:
+        with self._database.write() as connection:
+            before = existing(connection, algorithm)
+            after = msgspec.structs.replace(
+                before,
+                visibility=visibility or before.visibility,
+                tagline=before.tagline if tagline is None else tagline[:MAX_TAGLINE_CHARS],
+                details=before.details | dict(details or {}),
+                settings=before.settings | dict(settings or {}),
+            )
+            _store(connection, before, after)
+        return after
+
+    def set_routing(self, algorithm: Algorithm, routing: tuple[tuple[str, int], ...]) -> Algorithm:
+        public = sa.select(versions.c.semver).where(versions.c.algorithm_id == algorithm.id, versions.c.public)
+        with self._database.write() as connection:
+            before = existing(connection, algorithm)
+            if routing:
+                routing = check_routing(routing, set(connection.execute(public).scalars()))
+            after = msgspec.structs.replace(before, routing=routing)
+            _store(connection, before, after)
+        return after
+
+    def delete_algorithm(self, algorithm: Algorithm, *, even_if_public: bool = False) -> None:
+        public = sa.select(versions.c.id).where(versions.c.algorithm_id == algorithm.id, versions.c.public).limit(1)
+        with self._database.write() as connection:
+            existing(connection, algorithm)
+            if not even_if_public and connection.execute(public).first() is not None:
+                raise InUse(
+                    f"{algorithm.owner}/{algorithm.name} has public versions, which others may call; deprecate them, "
+                    "or ask the operator, who can delete it"
+                )
+            for table in _BELONGING:
+                connection.execute(sa.delete(table).where(table.c.algorithm_id == algorithm.id))
+            connection.execute(sa.delete(algorithms).where(algorithms.c.id == algorithm.id))
+            touch(connection)
 
 
-def _visible_to(caller: Account | None) -> sa.ColumnElement[bool]:
-    """`may_manage`, for a database."""
-    public = algorithms.c.visibility == "public"
-    if caller is None:
-        return public
-    if caller.kind == "operator":
-        return sa.true()
-    theirs = [caller.id, *(organization for organization, _ in caller.memberships)]
-    return sa.or_(public, accounts.c.id.in_(theirs), accounts.c.owner_id == caller.id)
+def _store(connection: sa.Connection, before: Algorithm, after: Algorithm) -> None:
+    if after == before:
+        return
+    said, were = msgspec.structs.asdict(after), msgspec.structs.asdict(before)
+    changes = {key: value for key, value in said.items() if value != were[key]}
+    changes["search_text"] = _search_text(after)
+    connection.execute(sa.update(algorithms).where(algorithms.c.id == after.id).values(**changes))
+    touch(connection)
 
 
-def _newest(connection: sa.Connection, page: list[Algorithm]) -> dict[str, tuple[str, str]]:
-    """Algorithm id to number and hash of what a call without a version gets: a private version only where nothing is
-    public, and then only the owner sees the algorithm at all."""
-    columns = (versions.c.algorithm_id, versions.c.semver, versions.c.hash, versions.c.public)
-    query = sa.select(*columns).where(
-        versions.c.algorithm_id.in_([algorithm.id for algorithm in page]), versions.c.semver.is_not(None)
-    )
-    newest: dict[str, tuple[bool, numbers.Semver, str]] = {}
-    for row in connection.execute(query):
-        found = (row.public, numbers.parse_semver(row.semver), row.hash)
-        newest[row.algorithm_id] = max(newest.get(row.algorithm_id, found), found)
-    return {algorithm: (str(semver), hash) for algorithm, (_, semver, hash) in newest.items()}
+def _search_text(algorithm: Algorithm) -> str:
+    words = (algorithm.owner, algorithm.name, algorithm.tagline, algorithm.details.get("label", ""))
+    return " ".join(words).lower()[:_MAX_SEARCH_CHARS]

@@ -5,8 +5,8 @@ called from any thread. Every write that can be retried says which of its argume
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Protocol
 
 from serai_gateway.catalogue.errors import InvalidName
 from serai_gateway.catalogue.records import (
@@ -32,6 +32,7 @@ from serai_gateway.catalogue.records import (
     Secret,
     SecretsOf,
     Version,
+    VersionPage,
     Visibility,
 )
 from serai_gateway.versions import Increment
@@ -101,6 +102,10 @@ class Catalogue(Protocol):
         ...
 
     def account_named(self, name: str) -> Account:
+        """Raises NotFound."""
+        ...
+
+    def account_by_id(self, account_id: str) -> Account:
         """Raises NotFound."""
         ...
 
@@ -182,6 +187,19 @@ class Catalogue(Protocol):
         """The algorithm of this name, made if there is none (only then the other arguments count). Once per name."""
         ...
 
+    def create_algorithm(
+        self,
+        owner: Account,
+        name: str,
+        *,
+        tagline: str = "",
+        details: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        algorithm_id: str | None = None,
+    ) -> Algorithm:
+        """A new private algorithm, with this id if one is given. Raises Taken, InvalidName, NotFound."""
+        ...
+
     def find_algorithm(self, owner: str, name: str, caller: Account | None) -> Algorithm:
         """Raises NotFound, alike for one that is private and one that does not exist."""
         ...
@@ -190,9 +208,32 @@ class Catalogue(Protocol):
         """Raises NotFound, as `find_algorithm`."""
         ...
 
+    def name_of_algorithm(self, algorithm_id: str) -> tuple[str, str] | None:
+        """Owner and name, whoever may see it; None when there is no such algorithm."""
+        ...
+
     def set_algorithm(
-        self, algorithm: Algorithm, *, visibility: Visibility | None = None, tagline: str | None = None
-    ) -> Algorithm: ...
+        self,
+        algorithm: Algorithm,
+        *,
+        visibility: Visibility | None = None,
+        tagline: str | None = None,
+        details: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Algorithm:
+        """What is given is changed; of `details` and `settings` the keys that are there. Raises NotFound."""
+        ...
+
+    def set_routing(self, algorithm: Algorithm, routing: tuple[tuple[str, int], ...]) -> Algorithm:
+        """From now on calls that say `latest` or no version are divided like this, whatever is published; () clears it.
+
+        Raises NotFound, traffic.InvalidRouting, versions.InvalidVersion.
+        """
+        ...
+
+    def delete_algorithm(self, algorithm: Algorithm, *, even_if_public: bool = False) -> None:
+        """It and all that belongs to it, or nothing. Raises NotFound, and InUse while a version is public."""
+        ...
 
     def list_algorithms(
         self,
@@ -210,12 +251,37 @@ class Catalogue(Protocol):
         """What a call of `owner/name/wanted` runs. Raises NotFound, and versions.InvalidVersion for nonsense."""
         ...
 
+    def find_versions(
+        self, owner: str, name: str, wanted: str | None, caller: Account | None
+    ) -> tuple[tuple[Version, int], ...]:
+        """All that such calls run, with the part of each in percent: several where a routing divides them.
+
+        Raises as `find_version`, which gives the one with the largest part.
+        """
+        ...
+
+    def find_build_version(self, algorithm: Algorithm, hash: str) -> Version:
+        """What was built from a commit; if it was published several times, the last public one. Raises NotFound."""
+        ...
+
+    def list_versions(
+        self,
+        algorithm: Algorithm,
+        *,
+        public_only: bool = False,
+        published: bool | None = None,
+        limit: int = PAGE_SIZE,
+        marker: str | None = None,
+    ) -> VersionPage:
+        """Newest first; `published`: those with a number, or those without. Raises NotFound for a strange marker."""
+        ...
+
     def versions_of(self, algorithm: Algorithm, *, public_only: bool = False) -> tuple[Version, ...]:
         """Newest first."""
         ...
 
     def kept_versions(self) -> tuple[Version, ...]:
-        """Of each algorithm, what its owner calls without naming a version, if that keeps replicas without calls."""
+        """Of each algorithm, what its owner calls without naming a version, where that keeps replicas without calls."""
         ...
 
     def add_version(self, algorithm: Algorithm, new: NewVersion) -> Version:
@@ -225,22 +291,43 @@ class Catalogue(Protocol):
     def publish_version(
         self,
         version: Version,
-        number: Increment | str = "revision",
+        number: Increment | str = "next",
         *,
         public: bool = True,
         first: str | None = None,
         request_key: str | None = None,
+        details: Mapping[str, Any] | None = None,
     ) -> Version:
         """Give a build its number, in one transaction; a public one makes its algorithm public.
 
         Args:
-            number: what to increment, or the number itself.
+            number: what to increment, or the number itself; "next" increments what has to be for what has changed.
             first: the number if nothing was published before.
             request_key: repeating a request with the same key gives the same answer.
+            details: release_notes, sample_input, sample_output, and settings besides those of the algorithm.
 
         Raises:
             AlreadyPublished: this build has a number, or the number has a build.
+            BreaksPromise: the number is too small for what has changed, see `releases`.
+            NotFound: the algorithm has been deleted.
         """
+        ...
+
+    def publish_latest(
+        self, algorithm: Algorithm, number: Increment | str, *, public: bool, details: Mapping[str, Any] | None = None
+    ) -> Version:
+        """Publish what the last build that succeeded has made, also if the same commit was published before that build.
+
+        Raises as `publish_version`; AlreadyPublished if nothing was built since, NotFound if nothing ever was.
+        """
+        ...
+
+    def repeat_version(self, version: Version) -> Version:
+        """The same code under a new hash, to be published once more. Once for each number that is newest by then."""
+        ...
+
+    def deprecate_version(self, version: Version, message: str | None) -> Version:
+        """What callers of a published version are told from now on; None: nothing any more. Raises NotFound."""
         ...
 
     # builds
@@ -259,6 +346,12 @@ class Catalogue(Protocol):
 
     def builds_of(self, algorithm: Algorithm, limit: int = PAGE_SIZE) -> tuple[Build, ...]:
         """Newest first, without their logs."""
+        ...
+
+    def builds_of_commits(
+        self, algorithm: Algorithm, commits: Collection[str], *, with_logs: bool = False
+    ) -> dict[str, Build]:
+        """By commit, the newest build of each, of those that succeeded where one has."""
         ...
 
     def running_builds(self) -> tuple[Build, ...]: ...

@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -64,6 +65,16 @@ class Builds:
         )
         with self._database.read() as connection:
             return tuple(_build_of(row, log="") for row in connection.execute(query))
+
+    def builds_of_commits(
+        self, algorithm: Algorithm, commits: Collection[str], *, with_logs: bool = False
+    ) -> dict[str, Build]:
+        columns = [column for column in builds.c if with_logs or column.name != "log"]
+        query = sa.select(*columns).where(builds.c.algorithm_id == algorithm.id, builds.c.hash.in_(commits))
+        order = (builds.c.status == "succeeded", builds.c.started_at)
+        with self._database.read() as connection:
+            rows = connection.execute(query.order_by(*order))
+            return {row.hash: _build_of(row, log=None if with_logs else "") for row in rows}
 
     def running_builds(self) -> tuple[Build, ...]:
         with self._database.read() as connection:

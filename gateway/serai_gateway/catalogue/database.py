@@ -11,8 +11,10 @@ from pathlib import Path
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy import event
+from sqlalchemy.exc import IntegrityError
 
 from serai_gateway.catalogue import tables
+from serai_gateway.catalogue.errors import NotFound
 
 #: How long a writer waits for another one. Writes take about a millisecond; only a migration takes longer.
 BUSY_TIMEOUT_MS = 10_000
@@ -84,9 +86,17 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
-        """One transaction that has the write lock from its start: what it reads stays true until it commits."""
-        with self._writer.begin() as connection:
-            yield connection
+        """One transaction that has the write lock from its start: what it reads stays true until it commits.
+
+        Raises NotFound when what is written belongs to something that has been deleted meanwhile.
+        """
+        try:
+            with self._writer.begin() as connection:
+                yield connection
+        except IntegrityError as error:
+            if _is_foreign_key(error):
+                raise NotFound("what this belongs to has been deleted meanwhile") from error
+            raise
 
     def generation(self) -> int:
         return self._counter.value()
@@ -99,6 +109,15 @@ class Database:
 def touch(connection: sa.Connection) -> None:
     """Say that caches must look again, in the transaction that changes what they keep."""
     connection.execute(sa.update(tables.generation).values(value=tables.generation.c.value + 1))
+
+
+def _is_foreign_key(error: IntegrityError) -> bool:
+    """As SQLite and PostgreSQL name it."""
+    original = error.orig
+    return (
+        getattr(original, "sqlite_errorname", "") == "SQLITE_CONSTRAINT_FOREIGNKEY"
+        or getattr(original, "sqlstate", "") == "23503"
+    )
 
 
 class _Counter:

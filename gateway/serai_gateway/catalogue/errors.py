@@ -8,6 +8,7 @@ CatalogueError
 ├── LastOwner           an organization without an owner belongs to nobody
 ├── TooMany             a limit on how many there may be
 ├── AlreadyPublished    versions are immutable
+├── BreaksPromise       a version changes what callers rely on by its number
 └── UnknownSchema       the database was written by a newer Serai
 """
 
@@ -42,6 +43,10 @@ class TooMany(CatalogueError):
 
 class AlreadyPublished(CatalogueError):
     """This build or this number is published already, and versions are immutable."""
+
+
+class BreaksPromise(CatalogueError):
+    """A version changes what callers rely on by its number; another number may."""
 
 
 class UnknownSchema(CatalogueError):

@@ -1,152 +1,224 @@
-"""Versions, in SQL: what a build becomes, and how one of them is found."""
+"""What a build becomes, in SQL: a version, which gets a number once, and may be deprecated."""
 
+import hashlib
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 
+from serai_gateway import releases
 from serai_gateway import versions as numbers
-from serai_gateway.catalogue.algorithms import find_with_owner
-from serai_gateway.catalogue.base import may_manage
+from serai_gateway.catalogue.algorithms import existing
 from serai_gateway.catalogue.database import Database, touch
-from serai_gateway.catalogue.errors import AlreadyPublished, NotFound
-from serai_gateway.catalogue.records import Account, Algorithm, Model, NewVersion, Version
-from serai_gateway.catalogue.tables import accounts, algorithms, versions
+from serai_gateway.catalogue.errors import AlreadyPublished, BreaksPromise, NotFound
+from serai_gateway.catalogue.finding import no_version, select_version, version_of
+from serai_gateway.catalogue.records import Algorithm, NewVersion, Version
+from serai_gateway.catalogue.tables import algorithms, builds, versions
+from serai_gateway.releases import Release
 from serai_gateway.versions import Increment
 
-_select = (
-    sa.select(versions, algorithms.c.name, algorithms.c.owner_id, accounts.c.name.label("owner"))
-    .join_from(versions, algorithms)
-    .join(accounts, algorithms.c.owner_id == accounts.c.id)
-)
-_facts = sa.select(versions.c.id, versions.c.hash, versions.c.semver, versions.c.public)
 
-
-def _version_of(row: Any) -> Version:
-    return Version(
-        id=row.id,
-        algorithm_id=row.algorithm_id,
-        owner_id=row.owner_id,
-        owner=row.owner,
-        name=row.name,
-        hash=row.hash,
-        semver=row.semver,
-        public=row.public,
-        kind=row.kind,
-        manifest=row.manifest,
-        code_sha=row.code_sha,
-        environment=row.environment,
-        models=msgspec.convert(row.models, tuple[Model, ...]),
-        created_at=row.created_at,
-        published_at=row.published_at,
-        commit=row.commit,
-        details=row.details,
-        deprecation=row.deprecation,
-    )
-
-
-class Versions:
-    """The part of the catalogue that knows what a call runs."""
+class Publishing:
+    """The part of the catalogue that takes versions in."""
 
     _database: Database
 
-    def find_version(self, owner: str, name: str, wanted: str | None, caller: Account | None) -> Version:
-        with self._database.read() as connection:
-            algorithm, owning = find_with_owner(connection, owner, name, caller)
-            facts: Sequence[Any] = connection.execute(_facts.where(versions.c.algorithm_id == algorithm.id)).all()
-            try:
-                chosen = numbers.resolve(numbers.parse(wanted), facts, is_owner=may_manage(caller, owning))
-            except numbers.NoSuchVersion as error:
-                raise NotFound(f"{owner[:70]}/{name[:70]} has {error}") from None
-            return _version_of(connection.execute(_select.where(versions.c.id == chosen.id)).one())
-
-    def versions_of(self, algorithm: Algorithm, *, public_only: bool = False) -> tuple[Version, ...]:
-        query = _select.where(versions.c.algorithm_id == algorithm.id)
-        if public_only:
-            query = query.where(versions.c.public)
-        with self._database.read() as connection:
-            rows = connection.execute(query.order_by(versions.c.created_at.desc(), versions.c.id))
-            return tuple(_version_of(row) for row in rows)
-
-    def kept_versions(self) -> tuple[Version, ...]:
-        is_kept = versions.c.manifest["min_replicas"].as_integer() > 0
-        with self._database.read() as connection:
-            some = sa.select(versions.c.algorithm_id).where(is_kept, versions.c.semver.is_not(None))
-            facts: dict[str, list[Any]] = {}
-            for row in connection.execute(
-                sa.select(versions.c.algorithm_id, *_facts.selected_columns).where(versions.c.algorithm_id.in_(some))
-            ):
-                facts.setdefault(row.algorithm_id, []).append(row)
-            chosen = [numbers.resolve(numbers.parse(None), of_one, is_owner=True).id for of_one in facts.values()]
-            rows = connection.execute(_select.where(versions.c.id.in_(chosen), is_kept).order_by(versions.c.id))
-            return tuple(_version_of(row) for row in rows)
-
     def add_version(self, algorithm: Algorithm, new: NewVersion) -> Version:
-        same = (versions.c.algorithm_id == algorithm.id) & (versions.c.hash == new.hash)
         with self._database.write() as connection:
-            row = connection.execute(_select.where(same)).one_or_none()
-            if row is None:
-                connection.execute(
-                    sa.insert(versions).values(
-                        id=uuid.uuid4().hex,
-                        algorithm_id=algorithm.id,
-                        public=False,
-                        created_at=time.time(),
-                        **msgspec.to_builtins(new),
-                    )
-                )
-                touch(connection)
-                row = connection.execute(_select.where(same)).one()
-        return _version_of(row)
+            return _add(connection, algorithm, new)
+
+    def repeat_version(self, version: Version) -> Version:
+        with self._database.write() as connection:
+            return _repeat(connection, version)
 
     def publish_version(
         self,
         version: Version,
-        number: Increment | str = "revision",
+        number: Increment | str = "next",
         *,
         public: bool = True,
         first: str | None = None,
         request_key: str | None = None,
+        details: Mapping[str, Any] | None = None,
     ) -> Version:
-        this = versions.c.id == version.id
         with self._database.write() as connection:
-            row = connection.execute(_select.where(this)).one_or_none()
+            row = connection.execute(select_version.where(versions.c.id == version.id)).one_or_none()
             if row is None:
-                raise NotFound(f"no version {version.key}")
+                raise no_version(version)
             if row.semver is not None:
                 if request_key is not None and row.request_key == request_key:
-                    return _version_of(row)
+                    return version_of(row)
                 raise AlreadyPublished(f"{version.hash} is {row.semver} already, and versions never change")
-            given = connection.execute(
-                sa.select(versions.c.semver).where(
-                    versions.c.algorithm_id == version.algorithm_id, versions.c.semver.is_not(None)
+            return _publish(connection, version_of(row), number, public, first, request_key, dict(details or {}))
+
+    def publish_latest(
+        self, algorithm: Algorithm, number: Increment | str, *, public: bool, details: Mapping[str, Any] | None = None
+    ) -> Version:
+        succeeded = (builds.c.algorithm_id == algorithm.id) & (builds.c.status == "succeeded")
+        with self._database.write() as connection:
+            existing(connection, algorithm)
+            build = connection.execute(
+                sa.select(builds.c.id, builds.c.hash, builds.c.started_at)
+                .where(succeeded)
+                .order_by(builds.c.finished_at.desc(), builds.c.started_at.desc(), builds.c.id)
+                .limit(1)
+            ).one_or_none()
+            if build is None:
+                raise NotFound(f"{algorithm.owner}/{algorithm.name} has no build that succeeded; compile it first")
+            made = (versions.c.hash == build.hash) | (versions.c.commit == build.hash)
+            rows = connection.execute(select_version.where(versions.c.algorithm_id == algorithm.id, made))
+            found = [version_of(row) for row in rows]
+            published = next((version for version in found if _is_of(version, build)), None)
+            if published is not None:
+                raise AlreadyPublished(
+                    f"{build.hash} is {published.semver} already, and nothing was built since; compile it again"
                 )
-            ).scalars()
-            semver = _choose_number(number, set(given), first)
-            connection.execute(
-                sa.update(versions)
-                .where(this)
-                .values(semver=semver, public=public, published_at=time.time(), request_key=request_key)
+            version = next(version for version in found if version.hash == build.hash)
+            if version.semver is not None:
+                version = _repeat(connection, version)
+            return _publish(connection, version, number, public, None, None, {**(details or {}), "build": build.id})
+
+    def deprecate_version(self, version: Version, message: str | None) -> Version:
+        this = versions.c.id == version.id
+        with self._database.write() as connection:
+            changed = connection.execute(
+                sa.update(versions).where(this, versions.c.semver.is_not(None)).values(deprecation=message)
             )
-            if public:
-                connection.execute(
-                    sa.update(algorithms).where(algorithms.c.id == version.algorithm_id).values(visibility="public")
-                )
+            if not changed.rowcount:
+                raise no_version(version)
             touch(connection)
-            return _version_of(connection.execute(_select.where(this)).one())
+            return version_of(connection.execute(select_version.where(this)).one())
 
 
-def _choose_number(number: str, taken: set[str], first: str | None) -> str:
-    match number:
-        case "major" | "minor" | "revision" | "patch":
-            if not taken and first:
-                return str(numbers.parse_semver(first))
-            return numbers.next_version(numbers.newest(taken), number)
-        case _:
-            semver = str(numbers.parse_semver(number))
-            if semver in taken:
-                raise AlreadyPublished(f"{semver} is published already, and versions never change; take another number")
-            return semver
+def _add(connection: sa.Connection, algorithm: Algorithm, new: NewVersion) -> Version:
+    same = (versions.c.algorithm_id == algorithm.id) & (versions.c.hash == new.hash)
+    row = connection.execute(select_version.where(same)).one_or_none()
+    if row is None:
+        connection.execute(
+            sa.insert(versions).values(
+                id=uuid.uuid4().hex,
+                algorithm_id=algorithm.id,
+                public=False,
+                created_at=time.time(),
+                **msgspec.to_builtins(new),
+            )
+        )
+        touch(connection)
+        row = connection.execute(select_version.where(same)).one()
+    return version_of(row)
+
+
+def _repeat(connection: sa.Connection, version: Version) -> Version:
+    """The same code once more, to be published after what is newest now: versions never change, so going back, or from
+    private to public, makes a new one. Its hash says where it comes from, as a commit's does."""
+    algorithm = connection.execute(sa.select(algorithms).where(algorithms.c.id == version.algorithm_id)).one_or_none()
+    if algorithm is None:
+        raise no_version(version)
+    published = _published(connection, version.algorithm_id)
+    after = published[max(published)] if published else version.hash
+    return _add(
+        connection,
+        algorithm,  # pyright: ignore[reportArgumentType]  # its id is all that counts
+        NewVersion(
+            hash=hashlib.sha256(f"{version.hash} after {after}".encode()).hexdigest()[:40],
+            kind=version.kind,
+            manifest=version.manifest,
+            code_sha=version.code_sha,
+            environment=version.environment,
+            models=version.models,
+            commit=version.git_hash,
+        ),
+    )
+
+
+def _publish(
+    connection: sa.Connection,
+    version: Version,
+    number: str,
+    public: bool,
+    first: str | None,
+    request_key: str | None,
+    details: dict[str, Any],
+) -> Version:
+    of_this = algorithms.c.id == version.algorithm_id
+    settings = connection.execute(sa.select(algorithms.c.settings).where(of_this)).scalar_one()
+    details["settings"] = settings | details.get("settings", {})
+    semver = _number_of(connection, version, number, public, first, details)
+    this = versions.c.id == version.id
+    connection.execute(
+        sa.update(versions)
+        .where(this)
+        .values(semver=str(semver), public=public, published_at=time.time(), request_key=request_key, details=details)
+    )
+    if public:
+        connection.execute(sa.update(algorithms).where(of_this).values(visibility="public"))
+    touch(connection)
+    return version_of(connection.execute(select_version.where(this)).one())
+
+
+def _number_of(
+    connection: sa.Connection,
+    version: Version,
+    number: str,
+    public: bool,
+    first: str | None,
+    details: dict[str, Any],
+) -> numbers.Semver:
+    """Raises AlreadyPublished, BreaksPromise, versions.InvalidVersion."""
+    published = _published(connection, version.algorithm_id)
+    now = _release(public, version.manifest, details)
+    if number in ("next", "patch", *releases.INCREMENTS):
+        if not published and first:
+            return numbers.parse_semver(first)
+        newest = max(published, default=None)
+        if number == "next":
+            number = releases.smallest_step(_released(connection, version, newest), now) if newest else "revision"
+        semver = numbers.parse_semver(numbers.next_version(str(newest) if newest else None, number))  # pyright: ignore[reportArgumentType]
+    else:
+        semver = numbers.parse_semver(number)
+        if semver in published:
+            raise AlreadyPublished(f"{semver} is published already, and versions never change; take another number")
+    before = max((one for one in published if one < semver), default=None)
+    if before is not None:
+        try:
+            releases.check_step(releases.step_between(before, semver), _released(connection, version, before), now)
+        except releases.NotInThisStep as error:
+            raise BreaksPromise(f"after {before}, {error}") from None
+    return semver
+
+
+def _published(connection: sa.Connection, algorithm_id: str) -> dict[numbers.Semver, str]:
+    """Number to hash."""
+    query = sa.select(versions.c.semver, versions.c.hash).where(
+        versions.c.algorithm_id == algorithm_id, versions.c.semver.is_not(None)
+    )
+    return {numbers.stored_semver(semver): hash for semver, hash in connection.execute(query)}
+
+
+def _released(connection: sa.Connection, beside: Version, semver: numbers.Semver) -> Release:
+    columns = (versions.c.public, versions.c.manifest, versions.c.details)
+    query = sa.select(*columns).where(versions.c.algorithm_id == beside.algorithm_id, versions.c.semver == str(semver))
+    return _release(*connection.execute(query).one())
+
+
+def _release(public: bool, manifest: dict[str, Any], details: dict[str, Any]) -> Release:
+    permissions = manifest.get("permissions") or {}
+    settings = details.get("settings", {})
+    return Release(
+        public,
+        frozenset(name for name in ("network", "calls") if permissions.get(name)),
+        settings.get("source_visibility", "closed"),
+        settings.get("royalty_microcredits", 0),
+    )
+
+
+def _is_of(version: Version, build: Any) -> bool:
+    """Whether this is what was published of the build. One that was published while it was built does not say so."""
+    if version.semver is None:
+        return False
+    if "build" in version.details:
+        return version.details["build"] == build.id
+    return version.published_at is not None and version.published_at >= build.started_at

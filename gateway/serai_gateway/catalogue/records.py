@@ -171,6 +171,11 @@ class Page(msgspec.Struct, frozen=True):
     marker: str | None  # hand it in again for the next page; None on the last
 
 
+class VersionPage(msgspec.Struct, frozen=True):
+    results: tuple[Version, ...]
+    marker: str | None
+
+
 class AccountPage(msgspec.Struct, frozen=True):
     results: tuple[Account, ...]
     marker: str | None

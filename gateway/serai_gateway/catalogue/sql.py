@@ -10,14 +10,18 @@ from serai_gateway.catalogue.builds import Builds
 from serai_gateway.catalogue.call_errors import CallErrors
 from serai_gateway.catalogue.callers import Callers
 from serai_gateway.catalogue.database import Database, sqlite_url
+from serai_gateway.catalogue.finding import Finding
 from serai_gateway.catalogue.insights import Insights
+from serai_gateway.catalogue.listing import Lists
 from serai_gateway.catalogue.migrate import migrate
 from serai_gateway.catalogue.organizations import Organizations
-from serai_gateway.catalogue.publishing import Versions
+from serai_gateway.catalogue.publishing import Publishing
 from serai_gateway.catalogue.secrets import Secrets
 
 
-class SqlCatalogue(Callers, Organizations, Algorithms, Versions, Builds, Secrets, CallErrors, Insights):
+class SqlCatalogue(
+    Callers, Organizations, Algorithms, Lists, Finding, Publishing, Builds, Secrets, CallErrors, Insights
+):
     """Open it in the process that uses it: connections do not survive a fork."""
 
     def __init__(self, url: str | sa.URL) -> None:

@@ -75,6 +75,7 @@ algorithms = sa.Table(
         nullable=False,
     ),
     sa.Column("tagline", sa.Text, nullable=False),
+    sa.Column("search_text", sa.Text, nullable=False, server_default="", index=True),  # see listing.py
     sa.Column("details", sa.JSON, nullable=False, server_default="{}"),
     sa.Column("settings", sa.JSON, nullable=False, server_default="{}"),
     sa.Column("routing", sa.JSON, nullable=False, server_default="[]"),  # [[semver, percent], …]; empty: the newest

@@ -17,6 +17,12 @@ def upgrade() -> None:
         sa.Column("name_key", sa.Text, primary_key=True),
         sa.Column("retired_at", sa.Double, nullable=False),
     )
+    op.add_column("algorithms", sa.Column("search_text", sa.Text, nullable=False, server_default=""))
+    op.execute(
+        "UPDATE algorithms SET search_text = (SELECT name_key FROM accounts WHERE accounts.id = algorithms.owner_id)"
+        " || ' ' || name_key || ' ' || lower(tagline) || ' '"
+    )
+    op.create_index("ix_algorithms_search_text", "algorithms", ["search_text"])
     op.add_column("algorithms", sa.Column("details", sa.JSON, nullable=False, server_default="{}"))
     op.add_column("algorithms", sa.Column("settings", sa.JSON, nullable=False, server_default="{}"))
     op.add_column("algorithms", sa.Column("routing", sa.JSON, nullable=False, server_default="[]"))
