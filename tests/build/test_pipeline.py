@@ -79,15 +79,15 @@ def test_the_same_folder_is_the_same_version_and_a_changed_one_the_next(source, 
 def test_going_back_or_from_private_to_public_makes_a_new_version_of_the_same_code(catalogue, alice, source, make):
     first, _ = make(source, Publish(public=False))
     opened, _ = make(source)
-    assert (first.semver, first.public, opened.semver, opened.public) == ("1.0.0", False, "1.0.1", True)
+    assert (first.semver, first.public, opened.semver, opened.public) == ("1.0.0", False, "1.1.0", True)
     assert opened.code_sha == first.code_sha and opened.hash != first.hash
     assert make(source)[0] == opened, "the same again is the same"
     text = (source / "README.md").read_text() if (source / "README.md").exists() else ""
     (source / "README.md").write_text(text + "a mistake\n")
-    assert make(source)[0].semver == "1.0.2"
+    assert make(source)[0].semver == "1.1.1"
     (source / "README.md").write_text(text)
     back, lines = make(source)
-    assert back.semver == "1.0.3" and "published alice/hello/1.0.3" in lines
+    assert back.semver == "1.1.2" and "published alice/hello/1.1.2" in lines
     newest = catalogue.find_version("alice", "hello", None, None)
     assert newest.hash == back.hash
 
