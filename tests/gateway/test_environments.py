@@ -72,9 +72,9 @@ def test_environments_of_python_are_the_interpreters_of_this_machine(ask: Ask) -
 
 
 def test_unknown_environments_and_languages_are_refused(ask: Ask) -> None:
-    assert _refusal(ask("GET", f"{_EDGE}/languages/python2/environments")) == (400, 4002)
-    assert _refusal(ask("GET", f"{_EDGE}/languages/java11/environments/current")) == (400, 4002)
-    assert _refusal(ask("GET", f"{_EDGE}/languages/klingon/environments")) == (400, 4001)
+    assert _refusal(ask("GET", f"{_EDGE}/languages/python2/environments")) == (404, 4001)
+    assert _refusal(ask("GET", f"{_EDGE}/languages/java11/environments/current")) == (404, 4001)
+    assert _refusal(ask("GET", f"{_EDGE}/languages/klingon/environments")) == (404, 4001)
     assert _refusal(ask("GET", f"{_EDGE}/environments/{uuid.uuid4()}")) == (404, 4001)
     assert _refusal(ask("GET", f"{_EDGE}/environment-specifications/{uuid.uuid4()}/template")) == (404, 4001)
 

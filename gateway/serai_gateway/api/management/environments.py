@@ -18,12 +18,12 @@ import json
 import tarfile
 from typing import Any
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from serai_gateway.api.management.errors import Codes, ManagementError, of_cannot_make
+from serai_gateway.api.management.answers import json_answer
+from serai_gateway.api.management.errors import Codes, ManagementError
 from serai_gateway.api.who import caller_of
 from serai_gateway.build.offered import offered_runtimes
 from serai_gateway.build.runtimes import RUNTIMES, Runtime, runtime_of_environment, runtime_of_specification
@@ -42,13 +42,13 @@ _FAMILIES = {
 
 async def list_languages(request: Request) -> Response:
     offered = await _offered(request)
-    return _answer([_language(family) for family in dict.fromkeys(runtime.family for runtime in offered)])
+    return json_answer([_language(family) for family in dict.fromkeys(runtime.family for runtime in offered)])
 
 
 async def list_environments(request: Request) -> Response:
     offered = await _offered(request)
     family = _family(request.path_params["language"])
-    return _answer({"environments": [_environment(one) for one in offered if one.family == family]})
+    return json_answer({"environments": [_environment(one) for one in offered if one.family == family]})
 
 
 async def current_environment(request: Request) -> Response:
@@ -58,11 +58,11 @@ async def current_environment(request: Request) -> Response:
     fitting = [one for one in offered if one.family == family and one.version in ("", pythons.OURS)]
     if not fitting:
         raise ManagementError(Codes.NO_SUCH_ENVIRONMENT, f"this server has no environment for {family}")
-    return _answer(_environment(fitting[0]))
+    return json_answer(_environment(fitting[0]))
 
 
 async def available_environments(request: Request) -> Response:
-    return _answer({"environments": [_environment(one) for one in await _offered(request)]})
+    return json_answer({"environments": [_environment(one) for one in await _offered(request)]})
 
 
 async def get_environment(request: Request) -> Response:
@@ -70,7 +70,7 @@ async def get_environment(request: Request) -> Response:
     runtime = runtime_of_environment(request.path_params["id"])
     if runtime is None or runtime not in offered:
         raise ManagementError(Codes.NO_SUCH_ENVIRONMENT)
-    return _answer(_environment(runtime))
+    return json_answer(_environment(runtime))
 
 
 async def get_template(request: Request) -> Response:
@@ -93,7 +93,7 @@ def _family(language: str) -> str:
     try:
         name = check_language(language)
     except CannotMake as error:
-        raise of_cannot_make(error) from None
+        raise ManagementError(Codes.NO_SUCH_ENVIRONMENT, str(error)) from None
     if name == "javascript":
         return name
     return "anaconda3" if language.lower().startswith("anaconda") else "python3"
@@ -130,10 +130,6 @@ def _packed(language: str) -> bytes:
             about.size = len(content)
             tar.addfile(about, io.BytesIO(content))
     return gzip.compress(unpacked.getvalue(), mtime=0)
-
-
-def _answer(value: object) -> Response:
-    return Response(msgspec.json.encode(value), headers={"content-type": "application/json"})
 
 
 _EDGE = "/v1/algorithm-environments/edge"

@@ -4,11 +4,11 @@ Clients list the source-code hosts that they could choose among; there is exactl
 log in to it.
 """
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from serai_gateway.api.management.answers import json_answer
 from serai_gateway.api.management.errors import Codes, ManagementError
 from serai_gateway.api.who import caller_of
 
@@ -18,18 +18,18 @@ INTERNAL = {"id": "internal", "name": "", "provider": "internal", "default": Tru
 
 async def list_scms(request: Request) -> Response:
     await caller_of(request)
-    return _answer({"results": [INTERNAL]})
+    return json_answer({"results": [INTERNAL]})
 
 
 async def get_scm(request: Request) -> Response:
     await _known(request)
-    return _answer(INTERNAL)
+    return json_answer(INTERNAL)
 
 
 async def get_status(request: Request) -> Response:
     """Nobody is ever authorized with another host, as there is none."""
     await _known(request)
-    return _answer({"authorization_status": "unauthorized"})
+    return json_answer({"authorization_status": "unauthorized"})
 
 
 async def refuse_webhook(request: Request) -> Response:
@@ -42,10 +42,6 @@ async def _known(request: Request) -> None:
     await caller_of(request)
     if request.path_params["id"] != INTERNAL["id"]:
         raise ManagementError(Codes.SCM_NOT_FOUND, f'{Codes.SCM_NOT_FOUND.message} There is one, "internal".')
-
-
-def _answer(value: object) -> Response:
-    return Response(msgspec.json.encode(value), headers={"content-type": "application/json"})
 
 
 ROUTES = [

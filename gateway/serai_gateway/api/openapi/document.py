@@ -6,7 +6,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from serai_gateway.api.openapi import calls, catalogue, inference, logs, pool
+from serai_gateway.api.openapi import calls, catalogue, inference, logs, management, pool
 from serai_gateway.api.openapi.parts import ERROR
 
 DOCUMENT: dict[str, Any] = {
@@ -17,9 +17,9 @@ DOCUMENT: dict[str, Any] = {
         "description": "Call algorithms over REST. Requests are those that Algorithmia's clients send.",
         "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
     },
-    "paths": calls.PATHS | inference.PATHS | catalogue.PATHS | logs.PATHS | pool.PATHS,
+    "paths": calls.PATHS | inference.PATHS | catalogue.PATHS | logs.PATHS | pool.PATHS | management.PATHS,
     "components": {
-        "schemas": {"Error": ERROR} | inference.SCHEMAS | pool.SCHEMAS,
+        "schemas": {"Error": ERROR} | inference.SCHEMAS | pool.SCHEMAS | management.SCHEMAS,
         "securitySchemes": {
             "key": {"type": "apiKey", "in": "header", "name": "Authorization", "description": "KEY or Simple KEY"},
             "bearer": {"type": "http", "scheme": "bearer"},

@@ -1,0 +1,153 @@
+"""The management API: algorithms, versions, builds, secrets, environments, people. One table; the rest is made of it.
+
+What is said of /v1/algorithms/{owner}/{name} is true of /v1/algorithms/{id}, too, and listed once.
+"""
+
+import re
+from typing import Any, NamedTuple
+
+import msgspec
+
+from serai_gateway.api.openapi import management_shapes as shapes
+from serai_gateway.api.openapi.parts import (
+    ALGORITHM,
+    ALWAYS,
+    ERROR_REFERENCE,
+    NAME,
+    OWNER,
+    json_answer,
+    path_parameter,
+    query,
+)
+
+_ALGORITHM = "/v1/algorithms/{owner}/{name}"
+_EDGE = "/v1/algorithm-environments/edge"
+_LIMIT = query("limit", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 50}, "most results")
+_MARKER = query("marker", {"type": "string", "maxLength": 200}, "`marker` of the page before")
+_PAGE = (_LIMIT, _MARKER)
+_ID = {"type": "string", "format": "uuid"}
+_WORD = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"}
+_PARAMETERS = {
+    "owner": OWNER,
+    "name": ALGORITHM,
+    "hash": path_parameter("hash", {"type": "string", "pattern": "^[0-9a-f]{40}$"}, "of a commit"),
+    "language": path_parameter("language", _WORD, "python3, javascript, anaconda3"),
+    "scm": path_parameter("scm", _WORD, "internal"),
+}
+
+
+class Operation(NamedTuple):
+    method: str
+    path: str
+    id: str
+    summary: str
+    answer: Any  # a type; None: nothing
+    body: Any = None  # a type
+    status: str = "200"
+    queries: tuple[dict[str, Any], ...] = ()
+    is_open: bool = False  # answers without a key, as far as everybody may know
+
+    def answers(self, method: str, path: str) -> bool:
+        """Whether a request is one for this operation."""
+        pattern = re.sub(r"\\{[a-z]+\\}", "[^/]+", re.escape(self.path))
+        return method == self.method and re.fullmatch(pattern, path) is not None
+
+
+OPERATIONS = (
+    Operation(
+        "GET", f"{_EDGE}/languages", "listLanguages", "Languages of algorithms", list[shapes.EnvironmentLanguage]
+    ),
+    Operation(
+        "GET",
+        f"{_EDGE}/languages/{{language}}/environments",
+        "listEnvironments",
+        "Environments of a language",
+        shapes.Environments,
+    ),
+    Operation(
+        "GET",
+        f"{_EDGE}/languages/{{language}}/environments/current",
+        "getCurrentEnvironment",
+        "What a new algorithm of a language gets",
+        shapes.Environment,
+    ),
+    Operation("GET", f"{_EDGE}/environments/available", "listAllEnvironments", "All environments", shapes.Environments),
+    Operation("GET", f"{_EDGE}/environments/{{id}}", "getEnvironment", "One environment", shapes.Environment),
+    Operation(
+        "GET",
+        f"{_EDGE}/environment-specifications/{{id}}/template",
+        "getTemplate",
+        "A repository to begin with, as a tar.gz; __USER__ and __ALGO__ stand for owner and name",
+        bytes,
+        is_open=True,
+    ),
+    Operation("GET", "/v1/scms", "listScms", "Places for source code: one", shapes.Scms),
+    Operation("GET", "/v1/scms/{scm}", "getScm", "One place for source code", shapes.Scm),
+    Operation(
+        "GET", "/v1/scms/{scm}/oauth/status", "getScmLogin", "Whether you are logged in", shapes.ScmAuthorization
+    ),
+    Operation(
+        "GET", "/v1/scms/{scm}/token/status", "getScmToken", "Whether you are logged in", shapes.ScmAuthorization
+    ),
+)
+
+
+def _is_type(value: Any) -> bool:
+    return value is not None and value is not bytes
+
+
+_TYPES = [shapes.Refused, shapes.NoSuchAlgorithm]
+_TYPES += [kind for one in OPERATIONS for kind in (one.answer, one.body) if _is_type(kind)]
+_REFERENCES, SCHEMAS = msgspec.json.schema_components(_TYPES, ref_template="#/components/schemas/{name}")
+#: What is said by the HTTP server itself, by the catalogue, and by the management API.
+_REFUSED = {"anyOf": [{"$ref": "#/components/schemas/Refused"}, ERROR_REFERENCE, _REFERENCES[1]]}
+_REFUSALS = {
+    status: json_answer(why, _REFUSED)
+    for status, why in {
+        "400": "malformed, or it cannot be made here: `code` says why",
+        "401": "no key, or not a key of this server",
+        "403": "known, and not yours to do",
+        "404": "unknown, or private to somebody else",
+        "405": "wrong method",
+        "409": "taken, or changed meanwhile",
+        "422": "understood, and cannot be done",
+        "429": "too many at once",
+    }.items()
+}
+_REFUSALS |= {status: json_answer("refused by the server", _REFUSED) for status in ALWAYS if status not in _REFUSALS}
+
+
+def _reference(kind: Any) -> dict[str, Any]:
+    return _REFERENCES[_TYPES.index(kind)]
+
+
+def _describe(one: Operation) -> dict[str, Any]:
+    names = re.findall(r"\{([a-z]+)\}", one.path)
+    parameters = [_PARAMETERS.get(name) or path_parameter(name, _default(name), "") for name in names]
+    if one.answer is None:
+        answered: dict[str, Any] = {"description": "done; nothing more to say"}
+    elif one.answer is bytes:
+        content = {"application/gzip": {"schema": {"type": "string", "format": "binary"}}}
+        answered = {"description": "the archive", "content": content}
+    else:
+        answered = json_answer("done", _reference(one.answer))
+    described: dict[str, Any] = {
+        "operationId": one.id,
+        "summary": one.summary,
+        "tags": ["management"],
+        "parameters": [*parameters, *one.queries],
+        "responses": {one.status: answered, **_REFUSALS},
+        "security": [{"key": []}, {"bearer": []}, *([{}] if one.is_open else [])],
+    }
+    if one.body is not None:
+        described["requestBody"] = {"required": True, "content": {"application/json": {"schema": _reference(one.body)}}}
+    return described
+
+
+def _default(name: str) -> dict[str, Any]:
+    return _ID if name in ("id", "build", "secret") else NAME
+
+
+PATHS: dict[str, Any] = {}
+for _one in OPERATIONS:
+    PATHS.setdefault(_one.path, {})[_one.method.lower()] = _describe(_one)
