@@ -33,6 +33,7 @@ from serai.ipc.messages import (
     decode,
     encode,
 )  # fmt: skip
+from serai.ipc.secrets import NO_SECRETS, Secrets
 from serai_runner.scheduling.calls import Ending, PendingCall, ReplicaState
 from serai_runner.scheduling.version import VersionState
 
@@ -141,8 +142,8 @@ class Caller:
     def send(self, message: Message, payload: bytes = b"") -> None:
         self._sock.sendall(pack_frame(encode(message), payload))
 
-    def define(self, spec: VersionSpec) -> None:
-        self.send(Define(spec))
+    def define(self, spec: VersionSpec, secrets: Secrets = NO_SECRETS) -> None:
+        self.send(Define(spec), secrets.encode())
 
     def start_call(
         self, key: str, payload: bytes = b"", content_type: ContentType = "json", timeout_s: float = 20.0,

@@ -11,6 +11,7 @@ from serai_gateway.caches import LOOK_AGAIN_S, CatalogueCache
 from serai_gateway.catalogue import Account, Caller, Catalogue, NewVersion, open_catalogue
 from serai_gateway.errors import NotFound
 from serai_gateway.settings import Settings
+from serai_gateway.vault import open_vault
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def test_a_look_up_that_was_overtaken_by_a_revocation_is_not_remembered(
 ) -> None:
     new = catalogue.create_key(alice, "laptop")
     slow = SlowReader(catalogue)
-    cache = CatalogueCache(slow, Settings(tmp_path))  # pyright: ignore[reportArgumentType]
+    cache = CatalogueCache(slow, open_vault(tmp_path), Settings(tmp_path))  # pyright: ignore[reportArgumentType]
 
     async def ask() -> Caller | None:
         overtaken = asyncio.create_task(cache.caller_of_key(new.text))

@@ -25,6 +25,7 @@ from serai.ipc.messages import (
     decode,
     encode,
 )
+from serai.ipc.secrets import Secrets
 from serai_gateway.api.testing.daemon import FakeDaemon, FakeLink
 
 
@@ -91,13 +92,14 @@ Script = Callable[[HostedCall], Awaitable[None]]
 class FakeHost(FakeDaemon["_HostLink"]):
     """A runner host. `script` is run for each call, until the call is cancelled.
 
-    `calls` holds every call, in order.
+    `calls` holds every call, `secrets` all that was told with a version, in order.
     """
 
     def __init__(self, run_dir: Path) -> None:
         super().__init__(run_dir / "runner.sock")
         self.script: Script = _answer_null
         self.calls: list[HostedCall] = []
+        self.secrets: list[tuple[str, Secrets]] = []
 
     def make_link(self) -> "_HostLink":
         return _HostLink(self)
@@ -134,3 +136,4 @@ class _HostLink(FakeLink):
             self.send_frame(encode(Stats(message.id)))
         else:
             assert isinstance(message, Define), f"a host is not sent {message}"
+            self._host.secrets.append((message.spec.key, Secrets.decode(payload)))
