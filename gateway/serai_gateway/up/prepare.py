@@ -28,6 +28,7 @@ async def prepare(home: Path) -> None:
     catalogue.close()
     _say(operator=True, is_new=operator.is_new)
     reseal(catalogue, open_vault(home), log=lambda line: _say(log=line))
+    catalogue.forget_old_call_errors()
     builder = BuilderClient(home)
     builder.start()
     async with builder.first_party() as events:
