@@ -14,7 +14,19 @@ from serai_gateway.api import algorithms, health, logs, metrics, pool, publish
 from serai_gateway.api.calls import Calls, Receive, Scope, Send
 from serai_gateway.api.failures import Failures
 from serai_gateway.api.inside import Inside, bound_of, root_of
-from serai_gateway.api.management import call_errors, environments, insights, not_here, scms, secrets
+from serai_gateway.api.management import (
+    call_errors,
+    environments,
+    insights,
+    keys,
+    members,
+    not_here,
+    organizations,
+    owned,
+    scms,
+    secrets,
+    users,
+)
 from serai_gateway.api.management.errors import error_response, is_management, of_catalogue
 from serai_gateway.api.openapi import document
 from serai_gateway.api.tally import Tally
@@ -48,6 +60,11 @@ _ROUTES = [
     Route("/metrics", metrics.metrics, methods=["GET"]),
     Route("/openapi.json", document.document, methods=["GET"]),
     Route("/v1/openapispec", document.document, methods=["GET"]),
+    *users.ROUTES,
+    *organizations.ROUTES,
+    *members.ROUTES,
+    *keys.ROUTES,
+    *owned.ROUTES,
     *secrets.ROUTES,
     *call_errors.ROUTES,
     *insights.ROUTES,
