@@ -41,8 +41,8 @@ def _broken(result: Result, message: str) -> Failure:
     return Failure(result.id, "AlgorithmError", message, duration_s=result.duration_s)
 
 
-def result_body(result: Result, body: bytes, request_id: str, stdout: str | None) -> bytes:
-    """`{"result": …, "metadata": {"content_type", "duration", "request_id", "stdout"?}}`."""
+def result_body(result: Result, body: bytes, request_id: str, stdout: str | None, alert: str | None = None) -> bytes:
+    """`{"result": …, "metadata": {"content_type", "duration", "request_id", "stdout"?, "alerts"?}}`."""
     kind = result.content_type
     if kind == "json":
         value = body
@@ -53,6 +53,8 @@ def result_body(result: Result, body: bytes, request_id: str, stdout: str | None
     else:
         value = b"null"
     tail = b"" if stdout is None else b',"stdout":' + _encode(stdout)
+    if alert is not None:
+        tail += b',"alerts":' + _encode([alert])
     return b'{"result":%b,"metadata":{"content_type":"%b","duration":%.7f,"request_id":"%b"%b}}' % (
         value,
         kind.encode(),
@@ -62,7 +64,9 @@ def result_body(result: Result, body: bytes, request_id: str, stdout: str | None
     )
 
 
-def failure_body(failure: Failure, request_id: str, stdout: str | None, show_source: bool) -> bytes:
+def failure_body(
+    failure: Failure, request_id: str, stdout: str | None, show_source: bool, alert: str | None = None
+) -> bytes:
     """`{"error": {"message", "error_type", "stacktrace"?}, "metadata": {…}}`; the trace for who may read the source."""
     error = {"message": failure.message, "error_type": failure.error_type}
     if show_source and failure.stacktrace:
@@ -71,6 +75,8 @@ def failure_body(failure: Failure, request_id: str, stdout: str | None, show_sou
     metadata: dict[str, object] = {"duration": round(failure.duration_s, 7), "request_id": request_id}
     if stdout is not None:
         metadata["stdout"] = stdout
+    if alert is not None:
+        metadata["alerts"] = [alert]
     return _encode({"error": error, "metadata": metadata})
 
 

@@ -26,6 +26,8 @@ _REMEMBERED = 4096
 _MAX_OPTIONS = 100
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+#: No owner has such a name, see `catalogue.check_name`.
+_ID = re.compile(r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?|\.[0-9]{1,9}", re.ASCII)
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.*_-]{0,63}")
 
@@ -44,11 +46,12 @@ _ACCEPTED = "application/json, text/plain or application/octet-stream"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Which algorithm, as the caller wrote it."""
+    """Which algorithm, as the caller wrote it: by name, or by id."""
 
     owner: str
     name: str
     version: str | None
+    algorithm_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +66,14 @@ _DEFAULTS = Options()
 
 @lru_cache(_REMEMBERED)
 def parse_target(path: str) -> Target:
-    """`OWNER/NAME[/VERSION][/]`, also with `algo://` in front, as Node's client sends it."""
+    """`OWNER/NAME[/VERSION][/]` or `ID[/VERSION][/]`, also with `algo://` in front, as Node's client sends it."""
     path = path.removeprefix("algo://").strip("/")
     parts = path.split("/")
+    if _ID.fullmatch(parts[0]):
+        id = parts[0].replace("-", "").lower()
+        if len(parts) > 2 or (len(parts) == 2 and not _VERSION.fullmatch(parts[1])):
+            raise NotFound(f"algorithm algo://{path[:200]} not found")
+        return Target("", "", parts[1] if len(parts) == 2 else None, id)
     if not 2 <= len(parts) <= 3 or not all(_NAME.fullmatch(part) for part in parts[:2]):
         raise NotFound(f"algorithm algo://{path[:200]} not found")
     version = parts[2] if len(parts) == 3 else None

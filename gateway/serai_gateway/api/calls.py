@@ -5,6 +5,7 @@ __call__ ──▶ _admit (who, what, how) ──▶ read_body ──▶ _run (d
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
@@ -14,12 +15,12 @@ from serai.ipc.messages import Bound, ContentType, Failure, Refusal, Result, Ver
 from serai.ipc.secrets import NO_SECRETS, Secrets
 from serai_gateway.api import answers, stream
 from serai_gateway.api.call_body import Receive, check_input, read_body
-from serai_gateway.api.call_request import Options, parse_content_type, parse_options, parse_target
+from serai_gateway.api.call_request import Options, Target, parse_content_type, parse_options, parse_target
 from serai_gateway.api.failures import Failures
 from serai_gateway.api.inside import bound_of, owner_of, root_of
 from serai_gateway.api.tally import Tally
 from serai_gateway.api.who import caller_in
-from serai_gateway.caches import CatalogueCache
+from serai_gateway.caches import CatalogueCache, Route
 from serai_gateway.catalogue import Account, Caller, Version, belongs_to
 from serai_gateway.dispatch import Dispatcher
 from serai_gateway.errors import (
@@ -27,6 +28,7 @@ from serai_gateway.errors import (
     Forbidden,
     InvalidRequest,
     MethodNotAllowed,
+    NotFound,
     PlatformError,
     ReplicaCrashed,
     Unprocessable,
@@ -117,13 +119,26 @@ class Calls:
         caller = await caller_in(scope, self._cache)
         options = parse_options(scope["query_string"])
         content_type = parse_content_type(headers)
-        seen_as = caller.seen_as(wanted.owner)
-        version, spec = await self._cache.version(wanted.owner, wanted.name, wanted.version, seen_as)
+        if wanted.algorithm_id:
+            version, spec = await self._by_id(wanted, caller)
+        else:
+            seen_as = caller.seen_as(wanted.owner)
+            version, spec = await self._cache.version(wanted.owner, wanted.name, wanted.version, seen_as)
         check_permission(caller, version)
         if spec.kind == "model" and len(spec.models) != 1:
             raise Unprocessable(_without_code(version, spec))
         secrets = NO_SECRETS if spec.kind == "model" else await self._cache.secrets(version)
         return Admitted(caller.account, version, spec, options, content_type, bound_of(scope), secrets)
+
+    async def _by_id(self, wanted: Target, caller: Caller) -> Route:
+        """Raises NotFound, without the name: who knows an id may not know that."""
+        found = await self._cache.name_of(wanted.algorithm_id)
+        if found is not None:
+            owner, name = found
+            with contextlib.suppress(NotFound):
+                return await self._cache.version(owner, name, wanted.version, caller.seen_as(owner))
+        asked = wanted.algorithm_id + (f"/{wanted.version}" if wanted.version else "")
+        raise NotFound(f"algorithm algo://{asked} not found")
 
     async def _run(
         self, call: Admitted, body: bytes, request_id: str, started: float, receive: Receive
@@ -136,7 +151,7 @@ class Calls:
             self._note(call, error, request_id, body)
             raise
         is_shown = isinstance(reply, Failure) and self._note(call, reply, request_id, body)
-        return _answer(reply, result, request_id, call.options, stdout, is_shown)
+        return _answer(reply, result, request_id, call, stdout, is_shown)
 
     async def _stream(
         self,
@@ -167,7 +182,7 @@ class Calls:
             await writer.write("error", error_body(error, request_id), is_last=True)
             return error.code
         is_shown = isinstance(reply, Failure) and self._note(call, reply, request_id, body)
-        _, _, envelope, outcome = _answer(reply, result, request_id, call.options, stdout, is_shown)
+        _, _, envelope, outcome = _answer(reply, result, request_id, call, stdout, is_shown)
         name = "error" if isinstance(reply, Failure) else "result"
         await writer.write(name, stream.with_num_items(envelope, reply, writer.num_items), is_last=True)
         return outcome
@@ -238,18 +253,25 @@ def check_permission(caller: Caller, version: Version) -> None:
 
 
 def _answer(
-    message: Result | Failure, body: bytes, request_id: str, options: Options, stdout: str | None, show_source: bool
+    message: Result | Failure, body: bytes, request_id: str, call: Admitted, stdout: str | None, show_source: bool
 ) -> tuple[int, list[tuple[bytes, bytes]], bytes, str]:
     request_header = (b"x-request-id", request_id.encode())
+    alert = _alert(call.version)
     if isinstance(message, Failure):
-        status = 400 if options.output == "raw" else 200
-        error = answers.failure_body(message, request_id, stdout, show_source=show_source)
+        status = 400 if call.options.output == "raw" else 200
+        error = answers.failure_body(message, request_id, stdout, show_source, alert)
         return status, [(b"content-type", answers.JSON), request_header], error, "algorithm_error"
-    if options.output == "raw":
+    if call.options.output == "raw":
         raw = b"null" if message.content_type == "void" else body
         return 200, [(b"content-type", answers.raw_type(message)), request_header], raw, "ok"
-    envelope = answers.result_body(message, body, request_id, stdout)
+    envelope = answers.result_body(message, body, request_id, stdout, alert)
     return 200, [(b"content-type", answers.JSON), request_header], envelope, "ok"
+
+
+def _alert(version: Version) -> str | None:
+    if version.deprecation is None:
+        return None
+    return f"{version.owner}/{version.name}/{version.semver} is deprecated: {version.deprecation}"
 
 
 def _is_unreadable_input(failure: Failure) -> bool:
