@@ -20,7 +20,7 @@ class CallGateway:
     """A running gateway and the host behind it. alice owns the public `same`; bob manages `team`, which owns `ours`."""
 
     def __init__(self, home: Path, server: RunningServer, host: FakeHost, keys: dict[str, str]) -> None:
-        self._home = home
+        self.home = home
         self.server = server
         self.host = host
         self.keys = keys
@@ -29,6 +29,13 @@ class CallGateway:
         with self.server.client() as client:
             client.send(self._request(path, body, key, headers))
             return client.answer()
+
+    def ask(self, method: str, path: str, body: object = None, key: str = "alice") -> Answer:
+        """Anything but a call; `body` goes as JSON, bytes as they are; an empty `key`: without one."""
+        raw = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+        given = f"Authorization: Simple {self.keys.get(key, key)}\r\n" if key else ""
+        head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(raw)}\r\n{given}\r\n"
+        return self.server.ask(head.encode() + raw)
 
     def open(
         self, path: str = "alice/same", body: bytes = b"1", key: str = "alice", receive_buffer: int = 0, **headers: str
@@ -39,7 +46,7 @@ class CallGateway:
 
     def outcomes(self) -> dict[str, int]:
         """How calls have ended so far, as /metrics tells."""
-        return dict(Totals(self._home / "run" / "metrics").outcomes.items())
+        return dict(Totals(self.home / "run" / "metrics").outcomes.items())
 
     def _request(self, path: str, body: bytes, key: str, headers: dict[str, str]) -> bytes:
         given = {"Host": "x", "Content-Length": str(len(body)), "Content-Type": "application/json"}
