@@ -77,7 +77,7 @@ def test_what_a_member_saw_is_not_what_somebody_sees_who_has_left(
     new = NewVersion("1" * 40, "python", {"owner": "team", "name": "secret", "kind": "python"}, "2" * 64)
     secret = catalogue.ensure_algorithm(team, "secret")
     catalogue.publish_version(catalogue.add_version(secret, new), public=False)
-    cache = CatalogueCache(catalogue, Settings(tmp_path))
+    cache = CatalogueCache(catalogue, open_vault(tmp_path), Settings(tmp_path))
 
     async def ask() -> None:
         before = await cache.caller_of_key(key)
