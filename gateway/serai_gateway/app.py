@@ -10,11 +10,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from serai_gateway.api import algorithms, health, logs, metrics, pool, publish
+from serai_gateway.api import health, logs, metrics, pool, publish
 from serai_gateway.api.calls import Calls, Receive, Scope, Send
 from serai_gateway.api.failures import Failures
+from serai_gateway.api.git.http import GitHttp
+from serai_gateway.api.git.http import body_limit as git_body_limit
 from serai_gateway.api.inside import Inside, bound_of, root_of
 from serai_gateway.api.management import (
+    algorithms,
     call_errors,
     environments,
     insights,
@@ -23,9 +26,11 @@ from serai_gateway.api.management import (
     not_here,
     organizations,
     owned,
+    routing,
     scms,
     secrets,
     users,
+    versions,
 )
 from serai_gateway.api.management.errors import error_response, is_management, of_catalogue
 from serai_gateway.api.openapi import document
@@ -68,9 +73,10 @@ _ROUTES = [
     *secrets.ROUTES,
     *call_errors.ROUTES,
     *insights.ROUTES,
-    Route("/v1/algorithms", algorithms.list_algorithms, methods=["GET"]),
-    Route("/v1/algorithms/{owner}/{name}", algorithms.get_algorithm, methods=["GET"]),
+    *versions.ROUTES,
+    *routing.ROUTES,
     Route("/v1/algorithms/{owner}/{name}/logs", logs.get_logs, methods=["GET"]),
+    *algorithms.ROUTES,  # after whatever lies below an algorithm
     Route("/v1/publish", publish.publish, methods=["POST"]),
     Route("/v1/pool", pool.get_pool, methods=["GET"]),
     Route("/v1/pool/models/{owner}/{name}/{verb}", pool.steer_model, methods=["POST"]),
@@ -97,6 +103,7 @@ class App:
         self._reports: WriteBehind[Reported] = WriteBehind(self.catalogue.add_insights, "insights")
         self._calls = Calls(self._cache, self._dispatcher, tally, self._failures)
         self._v2 = v2.InferenceProtocol(self.catalogue, self._cache, self._dispatcher, self._pool, tally)
+        self._git = GitHttp(settings, self.catalogue, self._cache, self._builder)
         self._rest = self._build_rest()
         self._inside = Inside(self._serve)
 
@@ -116,12 +123,14 @@ class App:
                 await _send_internal_error(send)
         elif scope["type"] == "http" and self._v2.serves(scope["path"]):
             await self._v2(scope, receive, send)
+        elif scope["type"] == "http" and self._git.serves(scope["path"]) and bound_of(scope) is None:
+            await self._git(scope, receive, send)
         else:
             await self._rest(scope, receive, send)
 
     def body_limit(self, path: bytes) -> int:
         """How large a body this path may have beyond the usual, for the server; 0: no more than usual."""
-        return publish.body_limit(path) or v2.body_limit(path)
+        return publish.body_limit(path) or v2.body_limit(path) or git_body_limit(path)
 
     def _build_rest(self) -> Starlette:
         rest = Starlette(

@@ -61,8 +61,7 @@ def index(tmp_path, monkeypatch):
 def bubblewrap(tmp_path_factory):
     """What boxes of builds are made with, whatever else this machine has."""
     cgroups = Cgroups.detect("serai-build-test")
-    sandbox, warning = choose_sandbox(Settings(tmp_path_factory.mktemp("boxes"), sandbox="bubblewrap"), cgroups)
-    yield sandbox, cgroups, warning
+    yield choose_sandbox(Settings(tmp_path_factory.mktemp("boxes"), sandbox="bubblewrap"), cgroups)
     cgroups.close()
 
 

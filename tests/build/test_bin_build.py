@@ -207,8 +207,8 @@ from serai_runner.sandbox import choose_sandbox
 from serai_runner.settings import Settings
 home = Path(sys.argv[1])
 cgroups = Cgroups.detect("serai-build-test")
-sandbox, warning = choose_sandbox(Settings(home, sandbox="bubblewrap"), cgroups)
-box._choose = lambda home: (sandbox, cgroups, warning)
+chosen = choose_sandbox(Settings(home, sandbox="bubblewrap"), cgroups)
+box._choose = lambda home: chosen
 box.run_in_box(home, "x", ["sh", "-c", f"setsid sleep {sys.argv[2]} & sleep {sys.argv[2]}"], home, print)
 """
 
@@ -266,7 +266,7 @@ def test_a_file_without_end_is_stopped_by_the_kernel(home, tmp_path, monkeypatch
 
 
 def test_memory_and_processes_are_limited(home, tmp_path, monkeypatch, bubblewrap):
-    _, cgroups, _ = bubblewrap
+    cgroups = box_module._groups.detected()
     if not (cgroups.limits_memory and cgroups.limits_pids):
         pytest.skip("control groups cannot be made here")
     monkeypatch.setattr(box_module, "MEMORY_BYTES", 64 << 20)
@@ -281,9 +281,8 @@ def test_memory_and_processes_are_limited(home, tmp_path, monkeypatch, bubblewra
 
 
 def test_without_a_sandbox_nothing_of_it_runs(publish, monkeypatch, bubblewrap):
-    _, cgroups, _ = bubblewrap
     plain = type("Plain", (), {"is_isolating": False})()
-    monkeypatch.setattr(box_module, "_choose", lambda home: (plain, cgroups, "bwrap is missing"))
+    monkeypatch.setattr(box_module, "_choose", lambda home: (plain, "bwrap is missing"))
     with pytest.raises(
         BuildError, match="bin/build runs in a sandbox only, and this server has none: bwrap is missing"
     ):

@@ -1,4 +1,4 @@
-"""POST /v1/publish: a folder as a .tar.gz, built and published while the log streams back.
+"""POST /v1/publish: a folder as a .tar.gz, committed, built and published while the log streams back.
 
 The answer is JSON lines: {"log": "…"} while it builds, then {"version": {…}} or {"error": {…}}.
 """
@@ -8,8 +8,7 @@ import contextlib
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import msgspec
@@ -17,22 +16,22 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import StreamingResponse
 
 from serai_gateway.api.who import manager_of
-from serai_gateway.build import BuildError, Publish, TreeLimits, build, extract
-from serai_gateway.catalogue import Account, CatalogueError, Version
+from serai_gateway.build import TreeLimits
+from serai_gateway.builder.client import BuilderClient, Event
+from serai_gateway.builder.messages import Ended, Made
+from serai_gateway.catalogue import Account, Catalogue
 from serai_gateway.errors import (
     Internal,
     InvalidRequest,
+    PlatformError,
     TooLarge,
     TooManyRequests,
+    Unavailable,
     Unprocessable,
     UnsupportedType,
     describe,
 )
-from serai_gateway.files import FileStoreError
-from serai_gateway.logs import get_logger
 from serai_gateway.request_id import new_request_id
-
-_log = get_logger("gateway")
 
 PATH = b"/v1/publish"
 
@@ -42,20 +41,10 @@ MAX_ARCHIVE_BYTES = TreeLimits().total_bytes + 16 * 1024 * 1024
 #: A line at least so often, so that nobody on the way takes a long installation for a dead connection.
 _SIGN_OF_LIFE_S = 15.0
 
-#: Builds of this worker at a time, and how many may wait for them. They have threads of their own: a slow build must
-#: not keep the look-ups of calls waiting.
-_MAX_BUILDS = 2
-_MAX_WAITING = 8
-#: Builds of one account among them: others find a place even when somebody's models take a minute each to be refused.
-_MAX_OF_ACCOUNT = 4
-_builders = ThreadPoolExecutor(_MAX_BUILDS, "build")
-_builds: Counter[str] = Counter()  # under way or waiting, by account
-#: One account's builds run one after the other, so that endless ones do not take every thread.
-_turns: dict[str, asyncio.Lock] = {}
-_working: set[asyncio.Task[None]] = set()  # what nobody else may hold any more: a build goes on without its caller
 #: Archives that an account sends at once: each may fill half a gigabyte of our disk.
 _MAX_UPLOADS_OF_ACCOUNT = 4
 _uploads: Counter[str] = Counter()
+_working: set[asyncio.Task[None]] = set()  # what nobody else may hold any more: a build goes on without its caller
 
 _ACCEPTED = ("application/gzip", "application/x-gzip", "application/x-tar+gzip")
 
@@ -75,18 +64,16 @@ async def publish(request: Request) -> StreamingResponse:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() not in _ACCEPTED:
         raise UnsupportedType("send the folder as a .tar.gz with Content-Type application/gzip")
     account, home = caller.account, request.app.state.settings.home
-    _check_room(account)
     (home / "tmp").mkdir(exist_ok=True)
     with _uploading(account):
         folder = Path(tempfile.mkdtemp(prefix="publish-", dir=home / "tmp"))
         try:
             await _receive(request, folder / "archive")
-            _check_room(account)  # again: others were faster
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
     return StreamingResponse(
-        _build(request, folder, account, Publish(public=visibility == "public")), media_type="application/x-ndjson"
+        _build(request, folder, account, public=visibility == "public"), media_type="application/x-ndjson"
     )
 
 
@@ -105,28 +92,6 @@ def _uploading(account: Account) -> Iterator[None]:
             del _uploads[account.id]
 
 
-def _check_room(account: Account) -> None:
-    """Raises TooManyRequests."""
-    num_builds = _builds.total()
-    if num_builds >= _MAX_BUILDS + _MAX_WAITING:
-        raise TooManyRequests(f"{num_builds} builds are under way or waiting; try again later", retry_after_s=10)
-    if _builds[account.id] >= _MAX_OF_ACCOUNT:
-        text = f"{_MAX_OF_ACCOUNT} builds of yours are under way or waiting; try again when one has ended"
-        raise TooManyRequests(text, retry_after_s=10)
-
-
-async def _in_turn(account: Account, work: Callable[[], None]) -> None:
-    """Run `work` in a thread when it is this account's turn."""
-    _builds[account.id] += 1
-    try:
-        async with _turns.setdefault(account.id, asyncio.Lock()):
-            await asyncio.get_running_loop().run_in_executor(_builders, work)
-    finally:
-        _builds[account.id] -= 1
-        if not _builds[account.id]:
-            del _builds[account.id], _turns[account.id]
-
-
 async def _receive(request: Request, place: Path) -> None:
     num_bytes = 0
     with place.open("wb") as file:
@@ -140,37 +105,11 @@ async def _receive(request: Request, place: Path) -> None:
             raise InvalidRequest("the upload was broken off") from error
 
 
-async def _build(request: Request, folder: Path, account: Account, how: Publish) -> AsyncIterator[bytes]:
+async def _build(request: Request, folder: Path, account: Account, *, public: bool) -> AsyncIterator[bytes]:
     """Lines as they come. The build goes on to its end even if nobody listens any more."""
     state = request.app.state
-    loop = asyncio.get_running_loop()
     lines: asyncio.Queue[Line | None] = asyncio.Queue()
-
-    def say(line: Line | None) -> None:
-        loop.call_soon_threadsafe(lines.put_nowait, line)
-
-    def log(text: str) -> None:
-        if not text.startswith("failed: "):  # said as the error, too
-            say({"log": text})
-
-    def work() -> None:
-        try:
-            extract_to = folder / "tree"
-            with (folder / "archive").open("rb") as archive:
-                extract(archive, extract_to)
-            version = build(extract_to, state.settings.home, state.catalogue, account, log, publish=how)
-            say({"version": _describe(version)})
-        except (BuildError, CatalogueError, FileStoreError) as error:
-            say({"error": describe(Unprocessable(str(error)), new_request_id())})
-        except Exception:
-            _log.exception("publishing failed", action="publish", account=account.name)
-            internal = Internal("internal error; quote the request id to the operator")
-            say({"error": describe(internal, new_request_id())})
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            say(None)
-
-    working = asyncio.create_task(_in_turn(account, work))
+    working = asyncio.create_task(_follow(state.builder, state.catalogue, folder, account, public, lines))
     _working.add(working)
     working.add_done_callback(_working.discard)
     while True:
@@ -187,12 +126,50 @@ async def _build(request: Request, folder: Path, account: Account, how: Publish)
     await working
 
 
-def _describe(version: Version) -> Line:
+async def _follow(
+    builder: BuilderClient,
+    catalogue: Catalogue,
+    folder: Path,
+    account: Account,
+    public: bool,
+    lines: "asyncio.Queue[Line | None]",
+) -> None:
+    """What the builder says, as lines of the answer."""
+    try:
+        async with builder.publish(account, folder, public=public) as events:
+            async for event in events:
+                lines.put_nowait(await _line(event, catalogue, account))
+    finally:
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)  # where the builder never saw it
+        lines.put_nowait(None)
+
+
+async def _line(event: Event, catalogue: Catalogue, account: Account) -> Line:
+    if not isinstance(event, Ended):
+        return {"log": event.text}
+    if event.made is not None:
+        return {"version": await asyncio.to_thread(_describe, catalogue, event.made, account)}
+    return {"error": describe(error_of(event), new_request_id())}
+
+
+def error_of(ended: Ended) -> PlatformError:
+    """How a build that led to no version reads over HTTP."""
+    match ended.outcome:
+        case "busy":
+            return Unavailable(ended.message, retry_after_s=10)
+        case "internal":
+            return Internal(ended.message)
+        case _:
+            return Unprocessable(ended.message)
+
+
+def _describe(catalogue: Catalogue, made: Made, account: Account) -> Line:
+    version = catalogue.find_version(made.owner, made.name, made.hash, account)
     return {
-        "owner": version.owner,
-        "name": version.name,
-        "version": version.semver,
-        "hash": version.hash,
-        "visibility": "public" if version.public else "private",
+        "owner": made.owner,
+        "name": made.name,
+        "version": made.semver,
+        "hash": made.hash,
+        "visibility": "public" if made.public else "private",
         "sample": (version.manifest.get("sample") or {}).get("input"),
     }

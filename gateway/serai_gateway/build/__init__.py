@@ -12,7 +12,7 @@ from serai_gateway.build.errors import (
 from serai_gateway.build.first_party import Report, publish_first_party
 from serai_gateway.build.manifest import Manifest
 from serai_gateway.build.paths import TreeLimits
-from serai_gateway.build.pipeline import Probe, Publish, build, read_manifest
+from serai_gateway.build.pipeline import Probe, Publish, Source, algorithm_of, build_commit, build_folder, read_manifest
 from serai_gateway.build.spec import manifest_of, to_spec
 from serai_gateway.build.sweep import sweep
 
@@ -26,9 +26,12 @@ __all__ = [
     "Probe",
     "Publish",
     "Report",
+    "Source",
     "TreeLimits",
     "UnsafeTree",
-    "build",
+    "algorithm_of",
+    "build_commit",
+    "build_folder",
     "extract",
     "manifest_of",
     "publish_first_party",

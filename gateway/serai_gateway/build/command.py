@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from serai_gateway.build.errors import BuildError
+from serai_gateway.build.patience import check_patience
 
 Log = Callable[[str], None]
 
@@ -146,6 +147,7 @@ def _copy_lines(descriptor: int, keep: Log, deadline: float, check: Callable[[],
         now = time.monotonic()
         if now >= next_check:
             check()
+            check_patience()
             next_check = time.monotonic() + _CHECK_S
         if now >= deadline:
             return False

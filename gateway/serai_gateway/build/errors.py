@@ -5,7 +5,8 @@ BuildError
 ├── InvalidManifest   algorithm.toml or algorithmia.conf
 ├── InvalidModel      a model file that may not run here
 ├── InvalidRequirements
-└── FetchFailed       something from a package index did not come: worth another try
+├── FetchFailed       something from a package index did not come: worth another try
+└── CalledOff         nobody wants the build any more, or Serai is stopping
 """
 
 
@@ -31,3 +32,7 @@ class InvalidRequirements(BuildError):
 
 class FetchFailed(BuildError):
     """Something from a package index did not come: worth another try."""
+
+
+class CalledOff(BuildError):
+    """Nobody wants the build any more, or Serai is stopping."""

@@ -3,15 +3,16 @@
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from serai_gateway.build.command import Log
 from serai_gateway.build.errors import BuildError
 from serai_gateway.build.paths import SKIPPED
-from serai_gateway.build.pipeline import Probe, Publish, build
 from serai_gateway.catalogue import Account, Catalogue, CatalogueError, Version, ensure_operator
 from serai_gateway.files import FileStoreError
+from serai_gateway.git import GitError
 from serai_gateway.places import first_party_folder
 
 _STATE = "first_party.json"
@@ -23,8 +24,12 @@ class Report(NamedTuple):
     failed: dict[str, str]  # "owner/name" to why; tried again at the next start
 
 
+#: Publishes a folder in the name of an account, and returns what came out. Raises like `build_folder`.
+PublishFolder = Callable[[Path, Account], Version]
+
+
 def publish_first_party(
-    home: Path, catalogue: Catalogue, log: Log, *, folder: Path | None = None, probe: Probe | None = None
+    home: Path, catalogue: Catalogue, publish: PublishFolder, log: Log, *, folder: Path | None = None
 ) -> Report:
     """Publish every algorithm under `folder` that is not published as it is now: first as 1.0.0, then as the next
     revision. Their owners are accounts that the operator manages.
@@ -45,8 +50,9 @@ def publish_first_party(
             unchanged.append(name)
             continue
         try:
-            version = _publish(place, home, catalogue, operator, log, probe)
-        except (BuildError, CatalogueError, FileStoreError, OSError) as error:
+            catalogue.ensure_account(place.parent.name, "organization", operator)
+            version = publish(place, operator)
+        except (BuildError, CatalogueError, FileStoreError, GitError, OSError) as error:
             failed[name] = str(error)
             log(f"{name} could not be published and is tried again at the next start: {error}")
             continue
@@ -57,13 +63,6 @@ def publish_first_party(
         seen[name] = [print_now, version.hash]
         _write_state(home, seen)
     return Report(tuple(published), tuple(unchanged), failed)
-
-
-def _publish(
-    place: Path, home: Path, catalogue: Catalogue, operator: Account, log: Log, probe: Probe | None
-) -> Version:
-    catalogue.ensure_account(place.parent.name, "organization", operator)
-    return build(place, home, catalogue, operator, log, publish=Publish("revision"), probe=probe, is_ours=True)
 
 
 def _places(folder: Path) -> list[Path]:

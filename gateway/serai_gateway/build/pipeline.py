@@ -1,4 +1,4 @@
-"""The build: one folder of an author becomes one version. `serai up`, `serai publish` and git push all come here.
+"""The build: one commit becomes one version. `git push`, `serai publish`, compile and `serai up` all come here.
 
     take in the tree ─▶ read the manifest ─▶ models ─▶ environment ─▶ bin/build or bytecode ─▶ code/<sha256>
                                                             ─▶ probe ─▶ catalogue: a version ─▶ published
@@ -20,14 +20,16 @@ from serai.ipc.messages import VersionSpec
 from serai_gateway.build import algorithmia_conf, builder, manifest, sections
 from serai_gateway.build.box import network_problem
 from serai_gateway.build.build_log import BuildLog
+from serai_gateway.build.checkout import export_commit
 from serai_gateway.build.code import make_code
 from serai_gateway.build.command import Log
-from serai_gateway.build.errors import BuildError, InvalidManifest
-from serai_gateway.build.manifest import Manifest
+from serai_gateway.build.errors import BuildError, CalledOff, InvalidManifest
+from serai_gateway.build.folder import entries_of
+from serai_gateway.build.manifest import Manifest, Permissions, Sample
 from serai_gateway.build.models import store_models
 from serai_gateway.build.preparing import prepare_models
 from serai_gateway.build.spec import check_size, to_spec
-from serai_gateway.build.tree import Tree, copy_tree, flush_to_disk, make_read_only, remove_tree
+from serai_gateway.build.tree import Tree, flush_to_disk, make_read_only, remove_tree
 from serai_gateway.catalogue import (
     Account,
     Algorithm,
@@ -38,7 +40,9 @@ from serai_gateway.catalogue import (
     Version,
     may_manage,
 )
+from serai_gateway.catalogue.records import BuildStatus
 from serai_gateway.files import open_store
+from serai_gateway.git import Author, GitError, Repository
 from serai_gateway.versions import InvalidVersion, parse_semver
 
 
@@ -51,49 +55,57 @@ class Publish(NamedTuple):
     request_key: str | None = None
 
 
-#: Tries a version before anybody can call it; raises BuildError with what went wrong.
-Probe = Callable[[VersionSpec], None]
+class Source(NamedTuple):
+    """What is built: a commit of an algorithm's repository."""
+
+    repository: Repository
+    commit: str
+    quarantine: str = ""  # where git keeps it while it is not accepted yet
 
 
-def build(
-    source: Path,
-    home: Path,
+#: Tries a version before anybody can call it: gets its sample, if it has one; raises BuildError with what went wrong.
+Probe = Callable[[VersionSpec, Sample | None, Log], None]
+
+
+def build_commit(
+    source: Source,
     catalogue: Catalogue,
-    owner: Account,
+    algorithm: Algorithm,
+    account: Account,
     log: Log,
     *,
-    publish: Publish | None = None,
-    algorithm: Algorithm | None = None,
-    commit: str | None = None,
     build_id: str | None = None,
+    publish: Publish | None = None,
     probe: Probe | None = None,
-    is_ours: bool = False,
+    accept: Callable[[], None] = lambda: None,
 ) -> Version:
-    """Build the folder `source`, and publish it if asked to. Blocks; call it from a thread.
+    """Make a commit a version of `algorithm`, and publish it if asked to. Blocks; call it from a thread.
 
     Args:
-        owner: who asks. The manifest's owner must be this account or one that it manages.
+        account: who asks, and may.
         log: gets each line as it comes.
+        build_id: of a build that is listed already.
         publish: without it the version can be called by its hash only.
-        algorithm: what the folder must be, for a push to its repository; the build is listed from the start then.
-        commit: the version's hash (40 hex digits); made from the tree where there is no commit.
-        is_ours: the folder belongs to our own distribution.
+        accept: called when the version stands, before it is published.
 
     Raises:
         BuildError: the author can read why. The version that served before serves on.
         CatalogueError: the owner may not, or the number is taken.
         versions.InvalidVersion: `publish.number` is neither an increment nor a number.
     """
-    job = _Build(source, home.absolute(), catalogue, owner, BuildLog(log), build_id or uuid.uuid4().hex, is_ours)
+    job = _Build(source, catalogue, algorithm, account, BuildLog(log), build_id or uuid.uuid4().hex)
+    catalogue.start_build(algorithm, source.commit, builder.this_builder(), job.id)
     try:
-        if algorithm and commit:
-            job.start(algorithm, commit)
-        version = job.make(algorithm, commit, probe)
+        version = job.make(probe)
+        accept()
         if publish:
             version = job.publish(version, publish)
         job.finish("succeeded", f"built {version.key}")
         return version
-    except (BuildError, CatalogueError, InvalidVersion) as error:
+    except CalledOff as error:
+        job.finish("interrupted", f"interrupted: {error}")
+        raise
+    except (BuildError, GitError, CatalogueError, InvalidVersion) as error:
         job.finish("failed", f"failed: {error}")
         raise
     except OSError as error:
@@ -104,49 +116,78 @@ def build(
         raise
 
 
+def build_folder(
+    folder: Path,
+    home: Path,
+    catalogue: Catalogue,
+    account: Account,
+    log: Log,
+    *,
+    publish: Publish | None = None,
+    probe: Probe | None = None,
+    build_id: str | None = None,
+) -> Version:
+    """What a push of this folder does: it becomes a commit of the algorithm that its manifest names, and is built.
+
+    The folder must be ours: unpacked by us, or of our own distribution. One at a time for each algorithm.
+
+    Raises like `build_commit`.
+    """
+    algorithm = algorithm_of(folder, catalogue, account)
+    repository = Repository(home, algorithm.id)
+    commit = repository.commit(entries_of(folder), "published from a folder", Author(account.name))
+    head = repository.head()
+    return build_commit(
+        Source(repository, commit), catalogue, algorithm, account, log,
+        publish=publish, probe=probe, build_id=build_id, accept=lambda: repository.accept(head, commit),
+    )  # fmt: skip
+
+
+def algorithm_of(folder: Path, catalogue: Catalogue, account: Account) -> Algorithm:
+    """The algorithm that the manifest in this folder names, made if there is none.
+
+    Raises InvalidManifest, also when `account` may not publish for its owner.
+    """
+    about = read_manifest(folder)
+    try:
+        owner = catalogue.account_named(about.owner)
+    except NotFound:
+        owner = None
+    if owner is None or not may_manage(account, owner):
+        raise InvalidManifest(f'owner: you are "{account.name}" and cannot publish for "{about.owner}"')
+    return catalogue.ensure_algorithm(owner, about.name, tagline=about.tagline)
+
+
 class _Build:
     def __init__(
         self,
-        source: Path,
-        home: Path,
+        source: Source,
         catalogue: Catalogue,
-        owner: Account,
+        algorithm: Algorithm,
+        account: Account,
         log: BuildLog,
         build_id: str,
-        is_ours: bool,
     ) -> None:
         self.source = source
-        self.home = home
+        self.home = source.repository.home.absolute()
         self.catalogue = catalogue
-        self.owner = owner
+        self.algorithm = algorithm
+        self.account = account
         self.log = log
         self.id = build_id
-        self.is_ours = is_ours
-        self._is_recorded = False
 
-    def start(self, algorithm: Algorithm, hash: str) -> None:
-        if not self._is_recorded:
-            self.catalogue.start_build(algorithm, hash, builder.this_builder(), self.id)
-            self._is_recorded = True
-
-    def finish(self, status: str, last_line: str) -> None:
+    def finish(self, status: BuildStatus, last_line: str) -> None:
         self.log.last(last_line)
-        if self._is_recorded:
-            self.catalogue.finish_build(self.id, "succeeded" if status == "succeeded" else "failed", self.log.text)
+        self.catalogue.finish_build(self.id, status, self.log.text)
 
-    def make(self, expected: Algorithm | None, commit: str | None, probe: Probe | None) -> Version:
+    def make(self, probe: Probe | None) -> Version:
+        algorithm, hash = self.algorithm, self.source.commit
         code = self.home / "code"
         code.mkdir(parents=True, exist_ok=True)
         part = code / builder.part_name(self.id)
         try:
-            tree = copy_tree(self.source, part, is_ours=self.is_ours)
-            about = read_manifest(part)
-            account = self._account(about, expected)
-            if about.permissions.network and (problem := network_problem(self.home)):
-                raise InvalidManifest(f"permissions.network: this server cannot give it: {problem}")
-            algorithm = expected or self.catalogue.ensure_algorithm(account, about.name, tagline=about.tagline)
-            hash = commit or tree.sha256[:40]
-            self.start(algorithm, hash)
+            tree = export_commit(self.source.repository, hash, part, quarantine=self.source.quarantine)
+            about = self._manifest(part)
             self.log(f"building {algorithm.owner}/{algorithm.name} {hash[:12]}: {tree.num_files:,} files")
             new = self._prepare(about, part, tree, hash, algorithm.owner)
         finally:
@@ -154,8 +195,35 @@ class _Build:
         spec = to_spec(_preview(algorithm, new), self.home)
         check_size(spec)
         if probe:
-            probe(spec)
-        return self.catalogue.add_version(algorithm, new)
+            probe(spec, about.sample, self.log)
+        version = self.catalogue.add_version(algorithm, new)
+        if about.tagline != algorithm.tagline:
+            self.catalogue.set_algorithm(algorithm, tagline=about.tagline)
+        return version
+
+    def _manifest(self, part: Path) -> Manifest:
+        """What the commit says it is, which must be what its repository is."""
+        about, algorithm = read_manifest(part), self.algorithm
+        if (about.owner.lower(), about.name.lower()) != (algorithm.owner.lower(), algorithm.name.lower()):
+            raise InvalidManifest(
+                f"the manifest says {about.owner}/{about.name}, the repository is {algorithm.owner}/{algorithm.name}"
+            )
+        problem = network_problem(self.home)
+        if not (part / sections.FILE).is_file():
+            return self._with_settings(about, problem)
+        if about.permissions.network and problem:
+            raise InvalidManifest(f"permissions.network: this server cannot give it: {problem}")
+        return about
+
+    def _with_settings(self, about: Manifest, network_problem: str) -> Manifest:
+        """An algorithmia.conf says nothing of permissions: they are the algorithm's settings."""
+        settings = self.algorithm.settings
+        network = settings.get("network_access") == "full"
+        if network and network_problem:
+            self.log(f"built without network, which this server cannot give: {network_problem}")
+            network = False
+        calls = settings.get("pipeline_enabled", about.permissions.calls)
+        return msgspec.structs.replace(about, permissions=Permissions(network=network, calls=calls is True))
 
     def _prepare(self, about: Manifest, part: Path, tree: Tree, hash: str, owner: str) -> NewVersion:
         store = open_store(self.home)
@@ -183,20 +251,6 @@ class _Build:
             models=models,
         )
 
-    def _account(self, about: Manifest, expected: Algorithm | None) -> Account:
-        """The account that the manifest names, if whoever asks may publish for it."""
-        if expected and (about.owner.lower(), about.name.lower()) != (expected.owner.lower(), expected.name.lower()):
-            raise InvalidManifest(
-                f"the manifest says {about.owner}/{about.name}, the repository is {expected.owner}/{expected.name}"
-            )
-        try:
-            account = self.catalogue.account_named(about.owner)
-        except NotFound:
-            account = None
-        if account is None or not may_manage(self.owner, account):
-            raise InvalidManifest(f'owner: you are "{self.owner.name}" and cannot publish for "{about.owner}"')
-        return account
-
     def publish(self, version: Version, how: Publish) -> Version:
         if version.semver:
             newest = self._newest(version)
@@ -214,14 +268,14 @@ class _Build:
 
     def _newest(self, version: Version) -> Version:
         """The published version of this algorithm with the highest number."""
-        algorithm = self.catalogue.find_algorithm(version.owner, version.name, self.owner)
+        algorithm = self.catalogue.find_algorithm(version.owner, version.name, self.account)
         published = [one for one in self.catalogue.versions_of(algorithm) if one.semver]
         return max(published, key=lambda one: parse_semver(one.semver or ""))
 
     def _again(self, version: Version, newest: Version) -> Version:
         """The same code once more, to be published after `newest`: versions never change, so going back, or from
         private to public, makes a new one. Its hash says where it comes from, as a commit's does."""
-        algorithm = self.catalogue.find_algorithm(version.owner, version.name, self.owner)
+        algorithm = self.catalogue.find_algorithm(version.owner, version.name, self.account)
         hash = hashlib.sha256(f"{version.hash} after {newest.hash}".encode()).hexdigest()[:40]
         return self.catalogue.add_version(
             algorithm,

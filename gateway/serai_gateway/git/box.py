@@ -69,6 +69,7 @@ def git_box(
     command: Sequence[str],
     *,
     variables: Mapping[str, str] | None = None,
+    settings: Mapping[str, str] | None = None,
     writable: bool = False,
     read_only: Sequence[tuple[Path, str]] = (),
     descriptors: tuple[int, ...] = (),
@@ -80,7 +81,8 @@ def git_box(
     """
     is_boxed = has_box(home)
     place = INSIDE if is_boxed else str(repository)
-    given = {name: value.replace("{place}", place) for name, value in (_environment() | dict(variables or {})).items()}
+    variables = _environment(_SETTINGS | dict(settings or {})) | dict(variables or {})
+    given = {name: value.replace("{place}", place) for name, value in variables.items()}
     command = [word.replace("{place}", place) for word in command]
     filter_fd = open_filter() if is_boxed else None
     words = _box_words(command, repository, given, writable, read_only, filter_fd) if is_boxed else command
@@ -116,7 +118,7 @@ def _box_words(
     return [*words, "--remount-ro", "/", "--chdir", INSIDE, "--", *command]
 
 
-def _environment() -> dict[str, str]:
+def _environment(settings: Mapping[str, str]) -> dict[str, str]:
     variables = {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
         "HOME": "/nonexistent",
@@ -127,9 +129,9 @@ def _environment() -> dict[str, str]:
         "GIT_ALLOW_PROTOCOL": "none",
         "GIT_ATTR_NOSYSTEM": "1",
         "GIT_NO_REPLACE_OBJECTS": "1",
-        "GIT_CONFIG_COUNT": str(len(_SETTINGS)),
+        "GIT_CONFIG_COUNT": str(len(settings)),
     }
-    for number, (name, value) in enumerate(_SETTINGS.items()):
+    for number, (name, value) in enumerate(settings.items()):
         variables[f"GIT_CONFIG_KEY_{number}"] = name
         variables[f"GIT_CONFIG_VALUE_{number}"] = value
     return variables

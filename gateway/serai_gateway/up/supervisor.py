@@ -125,12 +125,12 @@ class Supervisor:
             self._say(f"WARNING: {warning}")
 
     async def _start_all(self) -> None:
-        runner, pool, gateway = self._make_daemons()
-        self._daemons = [gateway, runner, pool]  # in the order in which they are stopped
+        builder, runner, pool, gateway = self._make_daemons()
+        self._daemons = [gateway, builder, runner, pool]  # in the order in which they are stopped
         prepared = asyncio.Event()
         preparing = asyncio.create_task(self._prepare(prepared))
         try:
-            await asyncio.gather(runner.start(), pool.start())
+            await asyncio.gather(runner.start(), pool.start(), builder.start())
             await self._or_stop(prepared.wait(), preparing, self._until_refused())
             if self._stop.is_set():
                 return
@@ -153,7 +153,7 @@ class Supervisor:
         for task in done:
             await task
 
-    def _make_daemons(self) -> tuple[Daemon, Daemon, Daemon]:
+    def _make_daemons(self) -> tuple[Daemon, Daemon, Daemon, Daemon]:
         options, home = self._options, self._home
         assert self._listener is not None, "bound before the gateway is made"
         python = [sys.executable, "-m"]
@@ -185,6 +185,7 @@ class Supervisor:
             )
 
         return (
+            make("builder", [*python, "serai_gateway.builder", *common], environment),
             make("runner", runner_command, environment),
             make("pool", pool_command, environment),
             make("gateway", gateway_command, environment, (descriptor,)),
@@ -243,7 +244,7 @@ class Supervisor:
             writer.close()
 
     async def _stop_all(self) -> None:
-        """Gateway first, so that nothing new comes; it finishes its calls while runner and pool still run."""
+        """Gateway first, so that nothing new comes; it finishes its calls while the others still run."""
         grace_s = self._options.grace_s + _STOP_MARGIN_S
         for daemon in self._daemons:
             await daemon.stop(grace_s)

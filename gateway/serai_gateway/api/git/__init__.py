@@ -1,0 +1,1 @@
+"""git over HTTP at /git/OWNER/NAME.git: clone, fetch, and push, which builds."""
