@@ -107,11 +107,12 @@ class Service:
         """gateway, runner or pool."""
         return int((self.home / "run" / f"{name}.pid").read_text())
 
-    def publish(self, folder: Path, *, public: bool = True) -> str:
-        """What was said while it was built."""
+    def publish(self, folder: Path, *, public: bool = True, key: str | None = None) -> str:
+        """What was said while it was built; with the operator's key unless told otherwise."""
         visibility = "--public" if public else "--private"
         command = [str(Path(sys.executable).with_name("serai")), "publish", str(folder), visibility]
-        done = subprocess.run(command, env=self.environment(), capture_output=True, text=True, timeout=PATIENCE_S)
+        environment = self.environment() | {"SERAI_API_KEY": key or self.key}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
