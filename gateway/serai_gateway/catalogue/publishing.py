@@ -145,6 +145,7 @@ def _publish(
 ) -> Version:
     of_this = algorithms.c.id == version.algorithm_id
     settings = connection.execute(sa.select(algorithms.c.settings).where(of_this)).scalar_one()
+    _check_permissions(version, details.get("settings", {}))
     details["settings"] = settings | details.get("settings", {})
     semver = _number_of(connection, version, number, public, first, details)
     this = versions.c.id == version.id
@@ -213,6 +214,23 @@ def _release(public: bool, manifest: dict[str, Any], details: dict[str, Any]) ->
         settings.get("source_visibility", "closed"),
         settings.get("royalty_microcredits", 0),
     )
+
+
+def _check_permissions(version: Version, asked: dict[str, Any]) -> None:
+    """What it may do was fixed when it was built. Raises BreaksPromise when something else is asked for now."""
+    permissions = version.manifest.get("permissions")
+    if permissions is None:
+        return
+    built = {
+        "network_access": "full" if permissions.get("network") else "isolated",
+        "pipeline_enabled": bool(permissions.get("calls")),
+    }
+    for key, value in built.items():
+        if asked.get(key, value) != value:
+            raise BreaksPromise(
+                f"{key} was {msgspec.json.encode(value).decode()} when this was built; change it in the settings, or "
+                "in the [permissions] of algorithm.toml, compile again, and publish that"
+            )
 
 
 def _is_of(version: Version, build: Any) -> bool:

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from serai_gateway.catalogue.base import Catalogue
 from serai_gateway.catalogue.records import Account, Algorithm, NewVersion, Version
 from serai_gateway.catalogue.sql import open_catalogue
@@ -21,3 +23,12 @@ def published(
     algorithm = catalogue.ensure_algorithm(owner, name)
     version = catalogue.add_version(algorithm, new_version(number))
     return algorithm, catalogue.publish_version(version, semver, public=public)
+
+
+def built(catalogue: Catalogue, algorithm: Algorithm, number: int, **permissions: bool) -> Version:
+    """What the builder leaves behind: a build that has succeeded, and its version."""
+    new = msgspec.structs.replace(new_version(number), manifest={"n": number, "permissions": permissions})
+    build = catalogue.start_build(algorithm, new.hash, "a test")
+    version = catalogue.add_version(algorithm, new)
+    catalogue.finish_build(build.id, "succeeded", f"built {number}")
+    return version
