@@ -18,6 +18,7 @@ from serai_gateway.api.git.http import body_limit as git_body_limit
 from serai_gateway.api.inside import Inside, bound_of, root_of
 from serai_gateway.api.management import (
     algorithms,
+    builds,
     call_errors,
     environments,
     insights,
@@ -73,6 +74,7 @@ _ROUTES = [
     *secrets.ROUTES,
     *call_errors.ROUTES,
     *insights.ROUTES,
+    *builds.ROUTES,
     *versions.ROUTES,
     *routing.ROUTES,
     Route("/v1/algorithms/{owner}/{name}/logs", logs.get_logs, methods=["GET"]),

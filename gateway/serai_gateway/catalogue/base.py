@@ -344,8 +344,8 @@ class Catalogue(Protocol):
         """Raises NotFound."""
         ...
 
-    def builds_of(self, algorithm: Algorithm, limit: int = PAGE_SIZE) -> tuple[Build, ...]:
-        """Newest first, without their logs."""
+    def builds_of(self, algorithm: Algorithm, limit: int = PAGE_SIZE, marker: str | None = None) -> tuple[Build, ...]:
+        """Newest first, without their logs; after the one with the id `marker`. Raises NotFound for a strange one."""
         ...
 
     def builds_of_commits(

@@ -55,15 +55,15 @@ class Builds:
         with self._database.read() as connection:
             return _found(connection, build_id)
 
-    def builds_of(self, algorithm: Algorithm, limit: int = PAGE_SIZE) -> tuple[Build, ...]:
+    def builds_of(self, algorithm: Algorithm, limit: int = PAGE_SIZE, marker: str | None = None) -> tuple[Build, ...]:
         columns = [column for column in builds.c if column.name != "log"]
-        query = (
-            sa.select(*columns)
-            .where(builds.c.algorithm_id == algorithm.id)
-            .order_by(builds.c.started_at.desc(), builds.c.id)
-            .limit(max(1, min(limit, MAX_PAGE_SIZE)))
-        )
+        query = sa.select(*columns).where(builds.c.algorithm_id == algorithm.id)
         with self._database.read() as connection:
+            if marker is not None:
+                last = _found(connection, marker)
+                same = sa.and_(builds.c.started_at == last.started_at, builds.c.id > last.id)
+                query = query.where(sa.or_(builds.c.started_at < last.started_at, same))
+            query = query.order_by(builds.c.started_at.desc(), builds.c.id).limit(max(1, min(limit, MAX_PAGE_SIZE)))
             return tuple(_build_of(row, log="") for row in connection.execute(query))
 
     def builds_of_commits(
