@@ -8,7 +8,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 
 from serai_gateway.api import health, logs, metrics, pool, publish
 from serai_gateway.api.calls import Calls, Receive, Scope, Send
@@ -202,11 +202,18 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException), "registered for this class alone"
     path = request.url.path
     if error.status_code == 405:
-        allow = (error.headers or {}).get("Allow", "GET")
-        return _respond(MethodNotAllowed("method not allowed here", headers=((b"allow", allow.encode()),)), path)
+        allow = ", ".join(_methods_of(request)).encode()
+        return _respond(MethodNotAllowed("method not allowed here", headers=((b"allow", allow),)), path)
     if error.status_code == 404:
         return _respond(NotFound("no such path; GET /openapi.json lists them"), path)
     return _respond(InvalidRequest(str(error.detail)), path)
+
+
+def _methods_of(request: Request) -> list[str]:
+    """All that this path serves; several routes may share it, and each names its own methods only."""
+    served = [one for one in _ROUTES if one not in not_here.ROUTES]
+    fitting = [one for one in served if one.matches(request.scope)[0] is not Match.NONE]
+    return sorted({method for one in fitting for method in one.methods or ()})
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:

@@ -43,7 +43,7 @@ async def read_json(request: Request, of: type[_T], max_bytes: int = MAX_BODY_BY
 
 def page_of(request: Request) -> tuple[int, str | None]:
     """`limit` and `marker` of a list. Raises ManagementError."""
-    limit = request.query_params.get("limit") or str(PAGE_SIZE)
+    limit = request.query_params.get("limit", str(PAGE_SIZE))
     if not re.fullmatch(r"[0-9]{1,6}", limit) or not 1 <= int(limit) <= MAX_PAGE_SIZE:
         raise ManagementError(Codes.INVALID_LIMIT, f"limit must be between 1 and {MAX_PAGE_SIZE}")
     marker = request.query_params.get("marker") or None

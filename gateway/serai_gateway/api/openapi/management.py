@@ -21,6 +21,9 @@ from serai_gateway.api.openapi.parts import (
 )
 
 _ALGORITHM = "/v1/algorithms/{owner}/{name}"
+_USER = "/v1/users/{user}"
+_ORGANIZATION = "/v1/organizations/{organization}"
+_MEMBER = f"{_ORGANIZATION}/members/{{user}}"
 _EDGE = "/v1/algorithm-environments/edge"
 _LIMIT = query("limit", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 50}, "most results")
 _MARKER = query("marker", {"type": "string", "maxLength": 200}, "`marker` of the page before")
@@ -32,6 +35,9 @@ _PARAMETERS = {
     "name": ALGORITHM,
     "hash": path_parameter("hash", {"type": "string", "pattern": "^[0-9a-f]{40}$"}, "of a commit"),
     "language": path_parameter("language", _WORD, "python3, javascript, anaconda3"),
+    "anybody": path_parameter(
+        "anybody", {"type": "string", "minLength": 1}, "a name; of unknown ones there is nothing"
+    ),
     "scm": path_parameter("scm", _WORD, "internal"),
 }
 
@@ -89,6 +95,67 @@ OPERATIONS = (
     Operation(
         "GET", "/v1/scms/{scm}/token/status", "getScmToken", "Whether you are logged in", shapes.ScmAuthorization
     ),
+    Operation("GET", "/v1/secret-provider", "listSecretProviders", "Who keeps secrets", list[shapes.SecretProvider]),
+    Operation("GET", f"{_ALGORITHM}/secrets", "listSecrets", "Secrets, without their values", shapes.Secrets),
+    Operation("POST", f"{_ALGORITHM}/secrets", "addSecret", "Add a secret", shapes.Secret, shapes.NewSecret),
+    Operation(
+        "PUT", f"{_ALGORITHM}/secrets/{{secret}}", "changeSecret", "Change one", shapes.Secret, shapes.ChangedSecret
+    ),
+    Operation("DELETE", f"{_ALGORITHM}/secrets/{{secret}}", "removeSecret", "Remove one", None, status="204"),
+    Operation("GET", f"{_ALGORITHM}/errors", "listErrors", "Failed calls of seven days", list[shapes.CallError]),
+    Operation(
+        "GET", f"{_ALGORITHM}/insights", "listInsights", "What calls reported", shapes.PagedInsights, queries=_PAGE
+    ),
+    Operation("GET", "/v1/users", "listUsers", "All users (operator only)", shapes.PagedUsers, queries=_PAGE),
+    Operation("POST", "/v1/users", "createUser", "Make a user (operator only)", shapes.User, shapes.NewUser),
+    Operation("GET", _USER, "getUser", "A user", shapes.User),
+    Operation("PUT", _USER, "updateUser", "Change what is given of a user", shapes.User, shapes.ChangedUser),
+    Operation("DELETE", _USER, "deleteUser", "Delete a user (operator only)", None, status="204"),
+    Operation(
+        "GET", "/v1/users/{anybody}/algorithms", "listAlgorithmsOfUser", "Algorithms", list[shapes.OwnedAlgorithm]
+    ),
+    Operation("GET", "/v1/users/{anybody}/errors", "listErrorsOfUser", "Failed calls of all", list[shapes.CallError]),
+    Operation("GET", f"{_USER}/keys", "listKeys", "API keys, without their text", list[shapes.ApiKey]),
+    Operation("POST", f"{_USER}/keys", "createKey", "Make an API key", shapes.ApiKey, shapes.NewKey),
+    Operation("DELETE", f"{_USER}/keys/{{key}}", "revokeKey", "Revoke an API key", None, status="204"),
+    Operation(
+        "POST", "/v1/admin/users/{user}/keys", "createKeyForUser", "(operator only)", shapes.ApiKey, shapes.NewKey
+    ),
+    Operation("GET", "/v1/organization/types", "listTypes", "Types", list[shapes.OrganizationType], is_open=True),
+    Operation(
+        "GET", "/v1/organizations", "listOrganizations", "(operator only)", shapes.PagedOrganizations, queries=_PAGE
+    ),
+    Operation(
+        "POST", "/v1/organizations", "createOrganization", "Make one", shapes.Organization, shapes.NewOrganization
+    ),
+    Operation("GET", _ORGANIZATION, "getOrganization", "An organization", shapes.Organization),
+    Operation(
+        "PUT", _ORGANIZATION, "updateOrganization", "Change what is given", None, shapes.ChangedOrganization, "204"
+    ),
+    Operation("DELETE", _ORGANIZATION, "deleteOrganization", "Delete one without algorithms", None, status="204"),
+    Operation(
+        "GET",
+        "/v1/organizations/{anybody}/utility-algorithms",
+        "listAlgorithmsOfOrganization",
+        "Algorithms",
+        list[shapes.OwnedAlgorithm],
+    ),
+    Operation(
+        "GET",
+        "/v1/organizations/{anybody}/errors",
+        "listErrorsOfOrganization",
+        "Failed calls of all",
+        list[shapes.CallError],
+    ),
+    Operation("GET", f"{_ORGANIZATION}/keys", "listKeysOfOrganization", "Its API keys", list[shapes.ApiKey]),
+    Operation("POST", f"{_ORGANIZATION}/keys", "createKeyOfOrganization", "Make a key", shapes.ApiKey, shapes.NewKey),
+    Operation("DELETE", f"{_ORGANIZATION}/keys/{{key}}", "revokeKeyOfOrganization", "Revoke a key", None, status="204"),
+    Operation(
+        "GET", f"{_ORGANIZATION}/members", "listMembers", "Who belongs to it", shapes.PagedMembers, queries=_PAGE
+    ),
+    Operation("PUT", _MEMBER, "setMember", "Add a member, or change its role", None, shapes.MemberRole),
+    Operation("DELETE", _MEMBER, "removeMember", "Remove a member, or leave", None, status="204"),
+    Operation("POST", f"{_MEMBER}/keys", "createMemberKey", "Make a key of one's own", shapes.ApiKey, shapes.NewKey),
 )
 
 
@@ -140,12 +207,16 @@ def _describe(one: Operation) -> dict[str, Any]:
         "security": [{"key": []}, {"bearer": []}, *([{}] if one.is_open else [])],
     }
     if one.body is not None:
-        described["requestBody"] = {"required": True, "content": {"application/json": {"schema": _reference(one.body)}}}
+        is_required = any(field.required for field in msgspec.structs.fields(one.body))
+        described["requestBody"] = {
+            "required": is_required,
+            "content": {"application/json": {"schema": _reference(one.body)}},
+        }
     return described
 
 
 def _default(name: str) -> dict[str, Any]:
-    return _ID if name in ("id", "build", "secret") else NAME
+    return _ID if name in ("id", "build", "key", "secret") else NAME
 
 
 PATHS: dict[str, Any] = {}

@@ -7,11 +7,19 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from serai_gateway.catalogue.callers import MAX_LABEL_CHARS
+
 Id = Annotated[str, Meta(pattern="^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", description="a UUID")]
 Time = Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$", description="UTC, to the millisecond")]
 Hash = Annotated[str, Meta(pattern="^[0-9a-f]{40}$")]
 Role = Literal["owner", "member", "invited", "unknown"]
 Callability = Literal["public", "private"]
+#: What people write of themselves.
+Line = Annotated[str, Meta(max_length=300, pattern="^[ -~]*$")]
+Required = Annotated[str, Meta(min_length=1, max_length=300, pattern="^[ -~]+$")]
+Mail = Annotated[str, Meta(max_length=300, pattern="^[A-Za-z0-9.]+@[A-Za-z0-9.]+$")]
+Name = Annotated[str, Meta(pattern="^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
+OrganizationTypeName = Literal["basic", "legacy", "pro"]
 #: The last ones are what later environments were called there.
 Language = Literal[
     "java", "javascript", "python2-langpack", "python3-1", "r", "ruby", "rust", "scala", "python3", "anaconda3"
@@ -228,6 +236,21 @@ class User(Struct):
     company_role: str | None = None
 
 
+class NewUser(Struct):
+    username: Name
+    email: Mail
+    fullname: Line = ""
+    company_name: Line = ""
+    company_role: Line = ""
+
+
+class ChangedUser(Struct):
+    email: Mail | None = None
+    fullname: Line | None = None
+    company_name: Line | None = None
+    company_role: Line | None = None
+
+
 class PagedUsers(Struct):
     marker: str | None
     next_link: str | None
@@ -252,6 +275,21 @@ class Organization(Struct):
     owner_ids: list[str] | None = None
 
 
+class NewOrganization(Struct):
+    org_name: Name
+    org_label: Required
+    org_contact_name: Required
+    org_email: Mail
+    type_id: OrganizationTypeName
+
+
+class ChangedOrganization(Struct):
+    org_label: Required | None = None
+    org_contact_name: Required | None = None
+    org_email: Mail | None = None
+    type_id: OrganizationTypeName | None = None
+
+
 class PagedOrganizations(Struct):
     marker: str | None
     next_link: str | None
@@ -270,6 +308,10 @@ class Member(Struct):
     resource_type: Literal["organization_member"]
 
 
+class MemberRole(Struct):
+    role: Literal["owner", "member"] | None = None
+
+
 class PagedMembers(Struct):
     marker: str | None
     next_link: str | None
@@ -286,7 +328,22 @@ class Permissions(Struct):
     referer_host: str | None = None
 
 
+class WantedPermissions(Struct):
+    allow_algo: bool = False
+    allow_algo_management: bool | None = None
+    allow_data: bool = False
+    allow_data_write: bool = False
+    algo_acl: list[Annotated[str, Meta(pattern="^algo://[*]$")]] = []
+
+
+class NewKey(Struct):
+    key_label: Annotated[str, Meta(max_length=MAX_LABEL_CHARS, pattern="^[ -~]*$")] = ""
+    key_type: Literal["ManagementKey", "AlgorithmKey"] | None = None
+    permissions: WantedPermissions | None = None
+
+
 class ApiKey(Struct):
+    id: Id
     username: str
     key_label: str
     created_at: Time
@@ -313,5 +370,9 @@ class Refused(Struct):
     error: ManagementError
 
 
+class OnlyMessage(Struct):
+    message: str
+
+
 class NoSuchAlgorithm(Struct):
-    error: Literal["No such algorithm"]
+    error: Literal["No such algorithm"] | OnlyMessage
