@@ -27,7 +27,8 @@ def published(
 
 def built(catalogue: Catalogue, algorithm: Algorithm, number: int, **permissions: bool) -> Version:
     """What the builder leaves behind: a build that has succeeded, and its version."""
-    new = msgspec.structs.replace(new_version(number), manifest={"n": number, "permissions": permissions})
+    manifest = {"owner": algorithm.owner, "name": algorithm.name, "kind": "python", "permissions": permissions}
+    new = msgspec.structs.replace(new_version(number), manifest=manifest)
     build = catalogue.start_build(algorithm, new.hash, "a test")
     version = catalogue.add_version(algorithm, new)
     catalogue.finish_build(build.id, "succeeded", f"built {number}")

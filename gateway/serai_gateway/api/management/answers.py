@@ -4,8 +4,8 @@ import msgspec
 from starlette.responses import Response
 
 
-def json_answer(value: object) -> Response:
-    return Response(msgspec.json.encode(value), headers={"content-type": "application/json"})
+def json_answer(value: object, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), status, headers={"content-type": "application/json"})
 
 
 def done() -> Response:

@@ -11,7 +11,7 @@ import msgspec
 from starlette.responses import Response
 
 from serai_gateway.build.templates import NO_SUCH_MACHINE, NO_SUCH_PACKAGE_SET, UNKNOWN, UNSUPPORTED, CannotMake
-from serai_gateway.catalogue import AlreadyPublished, CatalogueError, InvalidName, NotFound, Taken
+from serai_gateway.catalogue import AlreadyPublished, BreaksPromise, CatalogueError, InvalidName, NotFound, Taken
 from serai_gateway.errors import PlatformError, describe, error_headers
 from serai_gateway.request_id import new_request_id
 
@@ -29,6 +29,7 @@ class Codes:
     ALGORITHM_NAME_TAKEN = _Known(1002, 409, "An algorithm with the requested name already exists.")
     PACKAGE_SET_NOT_FOUND = _Known(1003, 400, "There is no such package set.")
     VERSION_ALREADY_PUBLISHED = _Known(1007, 409, "Version already published. Please compile your algorithm.")
+    SCM_FAILED = _Known(1008, 500, "Failed to create algorithm on backing SCM.")
     BUILD_NOT_FOUND = _Known(1010, 404, "There is no such build.")
     BUILD_LOGS_NOT_FOUND = _Known(1011, 404, "The build has no log yet: it is still running.")
     VERSION_NOT_FOUND = _Known(1014, 404, "There is no such version.")
@@ -137,5 +138,6 @@ def of_catalogue(error: CatalogueError) -> ManagementError:
         Taken: Codes.ALGORITHM_NAME_TAKEN,
         InvalidName: Codes.INVALID_INPUT,
         AlreadyPublished: Codes.VERSION_ALREADY_PUBLISHED,
+        BreaksPromise: Codes.INVALID_INPUT,
     }.get(type(error), Codes.INVALID_REQUEST)
     return ManagementError(known, str(error))

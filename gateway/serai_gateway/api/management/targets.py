@@ -59,6 +59,27 @@ async def administered_algorithm(request: Request) -> tuple[Caller, Algorithm]:
     return caller, algorithm
 
 
+async def check_administers(request: Request, caller: Caller, algorithm: Algorithm) -> None:
+    """Raises ManagementError."""
+    await _check(request, caller, algorithm, may_administer)
+
+
+async def managed_owner(request: Request) -> Account:
+    """The account of the path, for which the caller may make something. Raises ManagementError.
+
+    One that does not exist is refused in the same words as one that is somebody else's.
+    """
+    caller = await manager_of(request)
+    catalogue: Catalogue = request.app.state.catalogue
+    try:
+        owner = await asyncio.to_thread(catalogue.account_named, check_name(request.path_params["owner"]))
+    except (NotFound, InvalidName) as error:
+        raise ManagementError(Codes.NOT_AUTHORIZED) from error
+    if not may_manage(caller.account, owner):
+        raise ManagementError(Codes.NOT_AUTHORIZED)
+    return owner
+
+
 async def _algorithm(request: Request, caller: Caller | None) -> Algorithm:
     catalogue: Catalogue = request.app.state.catalogue
     parameters = request.path_params
