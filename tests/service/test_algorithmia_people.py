@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from serai_gateway.testing import Service, write_algorithm
+from serai_gateway.testing import Service, until, write_algorithm
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the package predates this Python
@@ -80,7 +80,14 @@ def test_a_new_user_gets_a_key_publishes_and_calls(service: Service, client: Any
     other = client.postJsonHelper("/v1/users/colleague/keys", {"key_label": "default-key"})["api_key"]
     assert newcomer.invite_to_org("newcomers", "colleague").status_code == 200
     service.publish(shared, public=False, key=other)
+    with pytest.raises(AssertionError, match="members publish privately"):
+        service.publish(shared, public=True, key=other)
     colleague: Any = Algorithmia.client(other, service.address)
     assert colleague.algo("newcomers/thrice").pipe(2).result == 6
     assert service.call("newcomers/thrice", b"2", key=key).status == 200
     assert service.call("newcomer/twice", b"2", key=other).status == 404
+    service.publish(shared, public=True, key=key)
+    assert service.call("newcomers/thrice", b"2", key=service.key).status == 200
+    gone = newcomer.deleteHelper("/v1/organizations/newcomers/members/colleague")
+    assert gone.reason == "No Content"
+    until(lambda: service.call("newcomers/thrice/latestPrivate", b"2", key=other).status == 404, "rights are gone", 5)

@@ -38,6 +38,7 @@ from serai_gateway.catalogue import (
     NewVersion,
     NotFound,
     Version,
+    may_administer,
     may_manage,
 )
 from serai_gateway.catalogue.records import BuildStatus
@@ -133,7 +134,7 @@ def build_folder(
 
     Raises like `build_commit`.
     """
-    algorithm = algorithm_of(folder, catalogue, account)
+    algorithm = algorithm_of(folder, catalogue, account, publicly=publish is not None and publish.public)
     repository = Repository(home, algorithm.id)
     commit = repository.commit(entries_of(folder), "published from a folder", Author(account.name))
     head = repository.head()
@@ -143,10 +144,10 @@ def build_folder(
     )  # fmt: skip
 
 
-def algorithm_of(folder: Path, catalogue: Catalogue, account: Account) -> Algorithm:
+def algorithm_of(folder: Path, catalogue: Catalogue, account: Account, *, publicly: bool = False) -> Algorithm:
     """The algorithm that the manifest in this folder names, made if there is none.
 
-    Raises InvalidManifest, also when `account` may not publish for its owner.
+    Raises InvalidManifest, also when `account` may not publish for its owner: publicly, owners of an organization only.
     """
     about = read_manifest(folder)
     try:
@@ -155,6 +156,8 @@ def algorithm_of(folder: Path, catalogue: Catalogue, account: Account) -> Algori
         owner = None
     if owner is None or not may_manage(account, owner):
         raise InvalidManifest(f'owner: you are "{account.name}" and cannot publish for "{about.owner}"')
+    if publicly and not may_administer(account, owner):
+        raise InvalidManifest(f"owner: members publish privately; an owner of {owner.name} can publish for all")
     return catalogue.ensure_algorithm(owner, about.name, tagline=about.tagline)
 
 

@@ -92,5 +92,5 @@ def take_archive(shop: Workshop, message: messages.Publish) -> FolderJob:
     folder = Path(message.folder)
     with (folder / "archive").open("rb") as archive:
         extract(archive, folder / "tree")
-    algorithm = algorithm_of(folder / "tree", shop.catalogue, account)
+    algorithm = algorithm_of(folder / "tree", shop.catalogue, account, publicly=message.public)
     return FolderJob(algorithm, account, folder / "tree", Publish(public=message.public))
