@@ -7,11 +7,11 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from serai_gateway.api.management.answers import json_answer
 from serai_gateway.api.management.errors import Codes, ManagementError
 from serai_gateway.api.management.ids import internal_id
 from serai_gateway.api.management.targets import both_ways, managed_algorithm
@@ -52,8 +52,7 @@ def _account(catalogue: Catalogue, name_or_id: str) -> Account | None:
 
 
 def _answer(errors: Sequence[ListedError]) -> Response:
-    shown = [_shown(listed) for listed in errors]
-    return Response(msgspec.json.encode(shown), headers={"content-type": "application/json"})
+    return json_answer([_shown(listed) for listed in errors])
 
 
 def _shown(listed: ListedError) -> dict[str, Any]:

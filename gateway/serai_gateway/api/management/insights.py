@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from serai.ipc.messages import Bound
 from serai_gateway.api.inside import bound_of
+from serai_gateway.api.management.answers import json_answer
 from serai_gateway.api.management.errors import Codes, ManagementError
 from serai_gateway.api.management.requests import page_of, read_json
 from serai_gateway.api.management.shapes import page
@@ -55,7 +56,7 @@ async def report(request: Request) -> Response:
     reports: WriteBehind[Reported] = request.app.state.reports
     if metrics:
         reports.add(bound.version, _reported(bound, metrics))
-    return _answer({"num_metrics": len(metrics)})
+    return json_answer({"num_metrics": len(metrics)})
 
 
 async def list_insights(request: Request) -> Response:
@@ -70,7 +71,7 @@ async def list_insights(request: Request) -> Response:
     if found.marker:
         asked = urlencode({"limit": limit, "marker": found.marker})
         following = f"{request.app.state.settings.public_url}{request.url.path}?{asked}"
-    return _answer(page(results, found.marker, following))
+    return json_answer(page(results, found.marker, following))
 
 
 def _checked(metrics: list[_Metric]) -> dict[str, Any]:
@@ -107,10 +108,6 @@ def _shown(insight: Insight, algorithm: Algorithm) -> dict[str, Any]:
         "algorithm_name": algorithm.name,
         "algorithm_version": insight.version,
     }
-
-
-def _answer(value: object) -> Response:
-    return Response(msgspec.json.encode(value), headers={"content-type": "application/json"})
 
 
 ROUTES = [

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from serai_gateway import secret_rules
+from serai_gateway.api.management.answers import done, json_answer
 from serai_gateway.api.management.errors import Codes, ManagementError
 from serai_gateway.api.management.ids import internal_id, public_id
 from serai_gateway.api.management.requests import read_json
@@ -52,7 +53,7 @@ class _Body(msgspec.Struct):
 
 async def list_providers(request: Request) -> Response:
     await caller_of(request)
-    return _answer([_PROVIDER])
+    return json_answer([_PROVIDER])
 
 
 async def list_secrets(request: Request) -> Response:
@@ -60,7 +61,7 @@ async def list_secrets(request: Request) -> Response:
     catalogue: Catalogue = request.app.state.catalogue
     found = await asyncio.to_thread(catalogue.secrets_of, algorithm.id)
     listed = [_shown(secret) for secret in found.secrets]
-    return _answer({"results": listed, "secrets": listed})
+    return json_answer({"results": listed, "secrets": listed})
 
 
 async def create_secret(request: Request) -> Response:
@@ -99,7 +100,7 @@ async def remove_secret(request: Request) -> Response:
     except NotFound:
         raise ManagementError(Codes.SECRET_NOT_FOUND) from None
     request.app.state.cache.forget()
-    return Response(status_code=204)
+    return done()
 
 
 async def _read(request: Request, algorithm: Algorithm) -> _Body:
@@ -146,7 +147,7 @@ async def _kept(request: Request, how: str, secret: Secret) -> Response:
     except NotFound:
         raise ManagementError(Codes.SECRET_NOT_FOUND) from None
     request.app.state.cache.forget()  # the next call through this worker has it, and through the others within 0.1 s
-    return _answer(_shown(kept))
+    return json_answer(_shown(kept))
 
 
 def _id_of(request: Request) -> str:
@@ -169,10 +170,6 @@ def _shown(secret: Secret) -> dict[str, Any]:
         "created": iso_time(secret.created_at),
         "modified": iso_time(secret.modified_at),
     }
-
-
-def _answer(value: object) -> Response:
-    return Response(msgspec.json.encode(value), headers={"content-type": "application/json"})
 
 
 ROUTES = [
