@@ -218,6 +218,24 @@ def test_nothing_can_be_made_for_an_account_that_is_gone(catalogue, bob):
         catalogue.ensure_algorithm(bob, "late")
 
 
+def test_of_many_who_ask_for_a_name_at_once_one_gets_it(catalogue, alice):
+    made, refused = [], []
+
+    def ask(make):
+        try:
+            made.append(make().id)
+        except Taken:
+            refused.append(make)
+
+    asks = [lambda: catalogue.create_account("Wanted", {}), lambda: catalogue.create_organization("WANTED", alice, {})]
+    threads = [threading.Thread(target=ask, args=(make,)) for make in asks * 4]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert made == [catalogue.account_named("wanted").id] and len(refused) == 7
+
+
 def test_the_operator_cannot_be_deleted(catalogue, operator):
     with pytest.raises(InUse, match="runs this Serai"):
         catalogue.delete_account(operator)
