@@ -19,6 +19,7 @@ from serai_gateway.catalogue import open_catalogue
 from serai_gateway.dispatch import Dispatcher
 from serai_gateway.logs import get_logger
 from serai_gateway.server.process import die_with_parent
+from serai_gateway.vault import open_vault
 
 _log = get_logger("builder")
 
@@ -43,7 +44,7 @@ async def _serve(home: Path) -> None:
     sweep(home, catalogue, log=lambda line: _log.info(line, action="sweep"))
     dispatcher = Dispatcher(home / "run")
     dispatcher.start()
-    shop = Workshop(home, catalogue, Trial(dispatcher, loop))
+    shop = Workshop(home, catalogue, Trial(catalogue, open_vault(home), dispatcher, loop))
     builds = Builds(shop)
     server = await serve_unix(socket_path(home), lambda: BuilderConnection(shop, builds))
     await stop.wait()
