@@ -95,6 +95,19 @@ def test_a_changed_one_counts_within_a_second_in_every_worker(service: Service) 
         assert {call(service, "bank") for _ in range(20)} == {f"value-{number}"}
 
 
+def test_a_replica_that_is_kept_warm_is_replaced_without_a_call(service: Service) -> None:
+    folder = service.home.parent / "warm"
+    service.publish(write_algorithm(folder, _SOURCE, extra="[scaling]\nmin = 1\n"))
+
+    def log() -> str:
+        return manage(service, "GET", "/v1/algorithms/operator/warm/logs").body.decode()
+
+    until(lambda: "loaded with None" in log(), "it stands without a secret")
+    for value in ("v1", "v2"):  # too short to be hidden
+        set_secret(service, "warm", value)
+        until(lambda value=value: f"loaded with {value}" in log(), "it stands with the new one")
+
+
 def test_no_call_fails_while_secrets_change(service: Service) -> None:
     set_secret(service, "bank", "value-0")
     answers: list[object] = []
