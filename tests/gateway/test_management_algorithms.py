@@ -128,6 +128,7 @@ def test_a_published_version_is_what_clients_know(gateway: CallGateway, catalogu
     answered = ok(gateway.ask("POST", f"/v1/algorithms/alice/{name}/version", body))
     build = answered["build"]
     assert UUID.match(build["build_id"]) and TIME.match(build["started_at"]) and TIME.match(build["finished_at"])
+    assert TIME.match(answered["version_info"]["published_at"])
     assert answered == {
         "id": made["id"],
         "name": name,
@@ -136,6 +137,7 @@ def test_a_published_version_is_what_clients_know(gateway: CallGateway, catalogu
         "source": SOURCE,
         "version_info": {
             "semantic_version": "0.1.0",
+            "published_at": answered["version_info"]["published_at"],
             "git_hash": hash,
             "version_uuid": answered["version_info"]["version_uuid"],
             "release_notes": "first",

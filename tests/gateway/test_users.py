@@ -56,6 +56,15 @@ def test_a_user_changes_what_it_says_of_itself_and_nothing_else(people: People) 
     assert code_of(people.ask("PUT", f"/v1/users/{name}", {"email": ""}, name)) == (400, 3005)
 
 
+def test_me_is_whoever_asks(people: People) -> None:
+    name = people.new_user()
+    assert people.ask("GET", "/v1/users/me", key=name).json() == people.ask("GET", f"/v1/users/{name}").json()
+    assert people.ask("GET", "/v1/users/me/keys", key=name).json()[0]["username"] == name
+    assert people.ask("PUT", "/v1/users/me", {"company_name": "Acme"}, name).json()["company_name"] == "Acme"
+    assert people.ask("DELETE", "/v1/users/me", key=name).status == 403
+    assert code_of(people.ask("POST", "/v1/users", {"username": "me", "email": "a@x.org"})) == (409, 3003)
+
+
 def test_a_deleted_user_comes_in_no_more_and_the_name_is_nobodys(people: People) -> None:
     name = people.new_user()
     assert people.ask("DELETE", f"/v1/users/{name}").status == 204

@@ -52,6 +52,7 @@ class Lists:
             found = [algorithm_of(row) for row in connection.execute(wanted.limit(limit + 1))]
             page = found[:limit]
             newest = _newest(connection, page)
+            newest |= _built(connection, [algorithm for algorithm in page if algorithm.id not in newest])
         results = tuple(Listing(algorithm, *newest.get(algorithm.id, (None, None))) for algorithm in page)
         more = f"{page[-1].owner}/{page[-1].name}".lower() if len(found) > limit else None
         return Page(results, more)
@@ -68,7 +69,19 @@ def _visible_to(caller: Account | None) -> sa.ColumnElement[bool]:
     return sa.or_(public, algorithms.c.owner_id.in_(theirs), accounts.c.owner_id == caller.id)
 
 
-def _newest(connection: sa.Connection, page: list[Algorithm]) -> dict[str, tuple[str, str]]:
+def _built(connection: sa.Connection, unpublished: list[Algorithm]) -> dict[str, tuple[None, str]]:
+    """Algorithm id to a hash, of those that were built: few pages have any, and then not many."""
+    if not unpublished:
+        return {}
+    query = (
+        sa.select(versions.c.algorithm_id, sa.func.max(versions.c.hash))
+        .where(versions.c.algorithm_id.in_([algorithm.id for algorithm in unpublished]))
+        .group_by(versions.c.algorithm_id)
+    )
+    return {algorithm_id: (None, hash) for algorithm_id, hash in connection.execute(query)}
+
+
+def _newest(connection: sa.Connection, page: list[Algorithm]) -> dict[str, tuple[str | None, str]]:
     """Algorithm id to number and hash of what a call without a version gets: a private version only where nothing is
     public, and then only the owner sees the algorithm at all."""
     columns = (versions.c.algorithm_id, versions.c.semver, versions.c.hash, versions.c.public, versions.c.deprecation)

@@ -163,7 +163,12 @@ class Listing(msgspec.Struct, frozen=True):
 
     algorithm: Algorithm
     semver: str | None
-    hash: str | None
+    hash: str | None  # without a number: of one of its builds
+
+    @property
+    def state(self) -> str:
+        """published; built, but without a number yet; or empty, as nothing was built."""
+        return "published" if self.semver else "built" if self.hash else "empty"
 
 
 class Page(msgspec.Struct, frozen=True):

@@ -62,6 +62,7 @@ async def list_algorithms(request: Request) -> Response:
             "version": listing.semver,
             "tagline": listing.algorithm.tagline,
             "visibility": listing.algorithm.visibility,
+            "state": listing.state,
         }
         for listing in found.results
     ]

@@ -79,10 +79,16 @@ async def operator_of(request: Request, right: str) -> Caller:
 
 
 async def user_of(request: Request, right: str) -> tuple[Caller, Account]:
-    """Who asks, and the user of the path. Raises ManagementError, Unauthenticated, Forbidden."""
+    """Who asks, and the user of the path; `me` is whoever asks, nobody has that name.
+
+    Raises ManagementError, Unauthenticated, Forbidden.
+    """
     caller = await manager_of(request)
-    user = await find_account(request, request.path_params["username"])
-    if user is None or user.kind == "organization" or standing(caller.account, user) == "stranger":
+    name = request.path_params["username"]
+    is_me = name == "me"
+    user = await find_account(request, caller.account.name if is_me else name)
+    is_person = user is not None and (user.kind != "organization" or (is_me and right != "update user"))
+    if user is None or not is_person or standing(caller.account, user) == "stranger":
         raise ManagementError(Codes.USER_NOT_FOUND)
     check_right(caller, user, right)
     return caller, user

@@ -107,6 +107,8 @@ def _version_info(algorithm: Algorithm, version: Version) -> Object:
     info: Object = {"git_hash": version.git_hash, "version_uuid": public_id(version.id)}
     if version.semver is not None:
         info["semantic_version"] = version.semver
+    if version.published_at is not None:
+        info["published_at"] = iso_time(version.published_at)
     info |= {key: details[key] for key in ("release_notes", "sample_input", "sample_output") if key in details}
     sample = version.manifest.get("sample") or {}
     for ours, theirs in (("input", "sample_input"), ("output", "sample_output")):

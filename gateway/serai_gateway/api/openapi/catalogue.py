@@ -14,13 +14,14 @@ from serai_gateway.api.openapi.parts import (
 
 _LISTED = {
     "type": "object",
-    "required": ["owner", "name", "tagline", "visibility"],
+    "required": ["owner", "name", "tagline", "visibility", "state"],
     "properties": {
         "owner": {"type": "string"},
         "name": {"type": "string"},
         "version": {"type": ["string", "null"]},
         "tagline": {"type": "string"},
         "visibility": {"enum": ["public", "private"]},
+        "state": {"enum": ["published", "built", "empty"], "description": "built, but not published; or not even that"},
     },
 }
 _LIST = {

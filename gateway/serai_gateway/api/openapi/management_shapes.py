@@ -82,6 +82,7 @@ class VersionInfo(Struct):
     version_uuid: Id
     insights_enabled: bool
     semantic_version: str | None = None
+    published_at: Time | None = None
     release_notes: str | None = None
     sample_input: str | None = None
     sample_output: str | None = None
