@@ -68,6 +68,10 @@ class GitHttp:
             await _refusal(error)(scope, receive, send)
         except GitError as error:
             await PlainTextResponse(f"{error}\n", 422)(scope, receive, send)
+        except ConnectionResetError:
+            pass  # nobody is left to answer
+        except TimeoutError:  # the server cuts the connection
+            _log.warning("git took too long", action="git", path=scope["path"])
 
     @contextlib.contextmanager
     def _counted(self, target: Target) -> Iterator[None]:
