@@ -7,7 +7,6 @@ Everything before the catalogue writes only what is named by its content, under 
 is killed at any point has changed nothing that anybody sees, and doing it again does only what is missing.
 """
 
-import hashlib
 import os
 import uuid
 from collections.abc import Callable
@@ -262,7 +261,7 @@ class _Build:
             if is_same and (is_increment or newest.semver == how.number):
                 self.log(f"nothing has changed since {newest.semver}")
                 return newest
-            version = self._again(version, newest)
+            version = self.catalogue.repeat_version(version)
         version = self.catalogue.publish_version(
             version, how.number, public=how.public, first=how.first, request_key=how.request_key
         )
@@ -274,23 +273,6 @@ class _Build:
         algorithm = self.catalogue.find_algorithm(version.owner, version.name, self.account)
         published = [one for one in self.catalogue.versions_of(algorithm) if one.semver]
         return max(published, key=lambda one: parse_semver(one.semver or ""))
-
-    def _again(self, version: Version, newest: Version) -> Version:
-        """The same code once more, to be published after `newest`: versions never change, so going back, or from
-        private to public, makes a new one. Its hash says where it comes from, as a commit's does."""
-        algorithm = self.catalogue.find_algorithm(version.owner, version.name, self.account)
-        hash = hashlib.sha256(f"{version.hash} after {newest.hash}".encode()).hexdigest()[:40]
-        return self.catalogue.add_version(
-            algorithm,
-            NewVersion(
-                hash=hash,
-                kind=version.kind,
-                manifest=version.manifest,
-                code_sha=version.code_sha,
-                environment=version.environment,
-                models=version.models,
-            ),
-        )
 
 
 def read_manifest(folder: Path) -> Manifest:
