@@ -199,7 +199,7 @@ class _Build:
         if probe:
             probe(spec, about.sample, self.log)
         version = self.catalogue.add_version(algorithm, new)
-        if about.tagline != algorithm.tagline:
+        if about.tagline and about.tagline != algorithm.tagline:  # an algorithmia.conf has none
             self.catalogue.set_algorithm(algorithm, tagline=about.tagline)
         return version
 
