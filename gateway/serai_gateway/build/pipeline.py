@@ -191,6 +191,7 @@ class _Build:
             tree = export_commit(self.source.repository, hash, part, quarantine=self.source.quarantine)
             about = self._manifest(part)
             self.log(f"building {algorithm.owner}/{algorithm.name} {hash[:12]}: {tree.num_files:,} files")
+            self.log("Beginning container customization")  # what tools look for in a log, word for word
             new = self._prepare(about, part, tree, hash, algorithm.owner)
         finally:
             remove_tree(part)
@@ -218,14 +219,15 @@ class _Build:
         return about
 
     def _with_settings(self, about: Manifest, network_problem: str) -> Manifest:
-        """An algorithmia.conf says nothing of permissions: they are the algorithm's settings."""
+        """An algorithmia.conf says nothing of permissions: they are the algorithm's settings. Nor has it a tagline."""
         settings = self.algorithm.settings
         network = settings.get("network_access") == "full"
         if network and network_problem:
             self.log(f"built without network, which this server cannot give: {network_problem}")
             network = False
         calls = settings.get("pipeline_enabled", about.permissions.calls)
-        return msgspec.structs.replace(about, permissions=Permissions(network=network, calls=calls is True))
+        permissions = Permissions(network=network, calls=calls is True)
+        return msgspec.structs.replace(about, permissions=permissions, tagline=self.algorithm.tagline)
 
     def _prepare(self, about: Manifest, part: Path, tree: Tree, hash: str, owner: str) -> NewVersion:
         store = open_store(self.home)

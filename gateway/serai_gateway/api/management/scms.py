@@ -10,10 +10,8 @@ from starlette.routing import Route
 
 from serai_gateway.api.management.answers import json_answer
 from serai_gateway.api.management.errors import Codes, ManagementError
+from serai_gateway.api.management.shapes import INTERNAL
 from serai_gateway.api.who import caller_of
-
-#: As it stands in `source` of an algorithm, too.
-INTERNAL = {"id": "internal", "name": "", "provider": "internal", "default": True, "enabled": True}
 
 
 async def list_scms(request: Request) -> Response:

@@ -11,8 +11,9 @@ from serai_gateway.catalogue import Algorithm, Build, Version
 
 Object = dict[str, Any]
 
-#: The only place that code comes from.
-_SOURCE = {"scm": {"id": "internal", "provider": "internal", "default": True, "enabled": True}}
+#: The only place that code comes from, as it is listed among source-code hosts, too.
+INTERNAL = {"id": "internal", "name": "", "provider": "internal", "default": True, "enabled": True}
+_SOURCE = {"scm": INTERNAL}
 _STATUS = {"running": "in-progress", "succeeded": "succeeded", "failed": "failed", "interrupted": "failed"}
 
 
@@ -89,7 +90,8 @@ def settings_object(algorithm: Algorithm, version: Version | None) -> Object:
             settings["network_access"] = "full" if permissions.get("network") else "isolated"
             settings["pipeline_enabled"] = bool(permissions.get("calls"))
         if "language" in version.manifest:
-            settings.setdefault("language", version.manifest["language"])
+            language = version.manifest["language"]
+            settings.setdefault("language", "python3" if language == "python" else language)
     return settings
 
 
@@ -104,7 +106,12 @@ def _details(algorithm: Algorithm) -> Object:
 
 def _version_info(algorithm: Algorithm, version: Version) -> Object:
     details = version.details
-    info: Object = {"git_hash": version.git_hash, "version_uuid": public_id(version.id)}
+    insights = settings_object(algorithm, version)["insights_enabled"]
+    info: Object = {
+        "git_hash": version.git_hash,
+        "version_uuid": public_id(version.id),
+        "insights_enabled": insights,
+    }
     if version.semver is not None:
         info["semantic_version"] = version.semver
     if version.published_at is not None:

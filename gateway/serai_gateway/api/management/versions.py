@@ -84,9 +84,8 @@ async def list_versions(request: Request) -> Response:
     caller, algorithm = await visible_algorithm(request)
     account = caller.seen_as(algorithm.owner) if caller else None
     limit, marker = page_of(request)
-    published, is_callable = flag_of(request, "published"), flag_of(request, "callable")
-    if is_callable is False:  # what somebody may not call is not shown to them
-        return json_answer(page([], None, None))
+    published = flag_of(request, "published")
+    flag_of(request, "callable")  # clients send both values; what is listed here, its reader may call
     after = internal_id(marker) if marker else None
     if marker and after is None:
         raise ManagementError(Codes.INVALID_MARKER)

@@ -6,7 +6,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from serai_gateway.api.openapi import calls, catalogue, inference, logs, management, pool
+from serai_gateway.api.openapi import calls, health, inference, logs, management, pool
 from serai_gateway.api.openapi.parts import ERROR
 
 DOCUMENT: dict[str, Any] = {
@@ -17,7 +17,7 @@ DOCUMENT: dict[str, Any] = {
         "description": "Call algorithms over REST. Requests are those that Algorithmia's clients send.",
         "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
     },
-    "paths": calls.PATHS | inference.PATHS | catalogue.PATHS | logs.PATHS | pool.PATHS | management.PATHS,
+    "paths": calls.PATHS | inference.PATHS | health.PATHS | logs.PATHS | pool.PATHS | management.PATHS,
     "components": {
         "schemas": {"Error": ERROR} | inference.SCHEMAS | pool.SCHEMAS | management.SCHEMAS,
         "securitySchemes": {

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from serai_gateway.api.management import algorithm_bodies as bodies
 from serai_gateway.api.openapi import management_shapes as shapes
 from serai_gateway.api.openapi.parts import (
     ALGORITHM,
@@ -15,6 +16,7 @@ from serai_gateway.api.openapi.parts import (
     ERROR_REFERENCE,
     NAME,
     OWNER,
+    WANTED,
     json_answer,
     path_parameter,
     query,
@@ -27,13 +29,17 @@ _MEMBER = f"{_ORGANIZATION}/members/{{user}}"
 _EDGE = "/v1/algorithm-environments/edge"
 _LIMIT = query("limit", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 50}, "most results")
 _MARKER = query("marker", {"type": "string", "maxLength": 200}, "`marker` of the page before")
+_FLAG = {"type": "boolean"}
+_TEXT = {"type": "string", "maxLength": 200, "pattern": "^[^\\u0000]*$"}
+_SEMVER = r"^(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})$"
 _PAGE = (_LIMIT, _MARKER)
 _ID = {"type": "string", "format": "uuid"}
 _WORD = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"}
 _PARAMETERS = {
     "owner": OWNER,
     "name": ALGORITHM,
-    "hash": path_parameter("hash", {"type": "string", "pattern": "^[0-9a-f]{40}$"}, "of a commit"),
+    "version": WANTED,
+    "number": path_parameter("number", {"type": "string", "pattern": _SEMVER}, "1.2.0"),
     "language": path_parameter("language", _WORD, "python3, javascript, anaconda3"),
     "anybody": path_parameter(
         "anybody", {"type": "string", "minLength": 1}, "a name; of unknown ones there is nothing"
@@ -60,6 +66,82 @@ class Operation(NamedTuple):
 
 
 OPERATIONS = (
+    Operation(
+        "GET",
+        "/v1/algorithms",
+        "listAlgorithms",
+        "Public algorithms, and with a key your own",
+        shapes.PagedAlgorithms,
+        queries=(query("q", _TEXT, "words of owner, name, tagline or label"), query("owner", _TEXT, "whose"), *_PAGE),
+        is_open=True,
+    ),
+    Operation(
+        "POST",
+        "/v1/algorithms/{owner}",
+        "createAlgorithm",
+        "Make an algorithm, with a repository that builds",
+        shapes.HashResponse,
+        bodies.CreateBody,
+        "201",
+    ),
+    Operation(
+        "PUT",
+        "/v1/algorithms/{owner}",
+        "updateNamedAlgorithm",
+        "Change what is given; `name` says of which",
+        shapes.HashResponse,
+        bodies.ChangeBody,
+    ),
+    Operation("GET", _ALGORITHM, "getAlgorithm", "An algorithm and its version", shapes.VersionResponse, is_open=True),
+    Operation("PUT", _ALGORITHM, "updateAlgorithm", "Change what is given", shapes.HashResponse, bodies.ChangeBody),
+    Operation("DELETE", _ALGORITHM, "deleteAlgorithm", "Delete it, its code and its history", None, status="204"),
+    Operation("POST", f"{_ALGORITHM}/compile", "compile", "Build, and wait for the end", shapes.VersionResponse),
+    Operation("GET", f"{_ALGORITHM}/builds", "listBuilds", "Newest first", shapes.PagedBuilds, queries=_PAGE),
+    Operation("GET", f"{_ALGORITHM}/builds/{{build}}", "getBuild", "One build", shapes.Build),
+    Operation("GET", f"{_ALGORITHM}/builds/{{build}}/logs", "getBuildLog", "Its log at the end", shapes.BuildLogs),
+    Operation("GET", f"{_ALGORITHM}/log", "listCommits", "What was pushed", shapes.CommitLog),
+    Operation("GET", f"{_ALGORITHM}/scm/status", "getScmStatus", "Of the repository", shapes.ScmStatus),
+    Operation(
+        "POST",
+        f"{_ALGORITHM}/versions",
+        "publish",
+        "Publish the newest build; also at …/version",
+        shapes.VersionResponse,
+        bodies.ChangeBody,
+    ),
+    Operation(
+        "GET",
+        f"{_ALGORITHM}/versions",
+        "listVersions",
+        "Newest first",
+        shapes.PagedVersions,
+        queries=(query("published", _FLAG, "only those with a number"), query("callable", _FLAG, "ignored"), *_PAGE),
+        is_open=True,
+    ),
+    Operation(
+        "GET",
+        f"{_ALGORITHM}/versions/{{version}}",
+        "getVersion",
+        "One version, by number or hash",
+        shapes.VersionResponse,
+        is_open=True,
+    ),
+    Operation(
+        "PUT",
+        f"{_ALGORITHM}/versions/{{number}}/deprecation",
+        "deprecate",
+        "Tell callers to go elsewhere",
+        shapes.VersionResponse,
+        shapes.Deprecation,
+    ),
+    Operation(
+        "DELETE", f"{_ALGORITHM}/versions/{{number}}/deprecation", "undeprecate", "Take it back", None, status="204"
+    ),
+    Operation("GET", f"{_ALGORITHM}/routing", "getRouting", "Which versions calls go to", shapes.Routing),
+    Operation(
+        "PUT", f"{_ALGORITHM}/routing", "setRouting", "Roll back, or try a canary", shapes.Routing, shapes.NewRouting
+    ),
+    Operation("DELETE", f"{_ALGORITHM}/routing", "clearRouting", "Back to the newest", None, status="204"),
     Operation(
         "GET", f"{_EDGE}/languages", "listLanguages", "Languages of algorithms", list[shapes.EnvironmentLanguage]
     ),

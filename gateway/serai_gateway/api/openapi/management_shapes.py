@@ -86,6 +86,7 @@ class VersionInfo(Struct):
     release_notes: str | None = None
     sample_input: str | None = None
     sample_output: str | None = None
+    deprecation: Annotated[str | None, Meta(description="what callers are told")] = None
 
 
 class HashResponse(Struct):
@@ -102,6 +103,41 @@ class VersionResponse(HashResponse):
     version_info: VersionInfo | None = None
     build: Build | None = None
     compilation: Compilation | None = None
+
+
+class ListedAlgorithm(Struct):
+    owner: str
+    name: str
+    version: str | None
+    tagline: str
+    visibility: Callability
+    state: Annotated[
+        Literal["published", "built", "empty"], Meta(description="built, but not published; or not even that")
+    ]
+
+
+class PagedAlgorithms(Struct):
+    marker: str | None
+    next_link: str | None
+    results: list[ListedAlgorithm]
+
+
+class Deprecation(Struct):
+    message: Annotated[str, Meta(min_length=1, max_length=500, pattern="^[ -~]+$")]
+
+
+class Share(Struct):
+    semantic_version: str
+    percent: int
+
+
+class NewRouting(Struct):
+    routing: Annotated[list[Share], Meta(min_length=1)]
+
+
+class Routing(Struct):
+    routing: list[Share]
+    resource_type: Literal["routing"]
 
 
 class PagedVersions(Struct):
