@@ -3,8 +3,10 @@
 import contextlib
 import os
 import re
+import selectors
 import signal
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
@@ -16,6 +18,7 @@ from serai_gateway.git.errors import GitError
 TIMEOUT_S = 120.0
 #: Longest output that is taken as a whole.
 MAX_OUTPUT_BYTES = 32 << 20
+_BLOCK_BYTES = 64 * 1024
 
 _QUARANTINE = re.compile(r"(incoming|tmp_objdir-incoming)-[A-Za-z0-9]{1,40}\Z")
 
@@ -31,7 +34,6 @@ def run_git(
     home: Path,
     repository: Path,
     *words: str,
-    text: bytes = b"",
     quarantine: str = "",
     writable: bool = False,
     read_only: Sequence[tuple[Path, str]] = (),
@@ -41,7 +43,6 @@ def run_git(
     """The standard output of `git words…`. Raises GitError when it ends with another code than `expected`.
 
     Args:
-        text: its input.
         quarantine: the name of the folder with objects that are not accepted yet, to be seen as well.
         script: `words` are a script for /bin/sh and its arguments, instead of git's.
     """
@@ -54,15 +55,39 @@ def run_git(
         git_box(home, repository, command, variables=variables, writable=writable, read_only=read_only) as started,
         _popen(started.words, started.environment, started.descriptors, repository) as process,
     ):
-        try:
-            output, complaint = process.communicate(text, timeout=TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            raise GitError(f"git took longer than {TIMEOUT_S:g} s and was stopped") from None
+        output, complaint = _read(process, time.monotonic() + TIMEOUT_S)
     if process.returncode not in expected:
         raise GitError(explain(complaint) or f"git ended with code {process.returncode}")
-    if len(output) > MAX_OUTPUT_BYTES:
-        raise GitError(f"git answered with more than {MAX_OUTPUT_BYTES >> 20} MiB")
     return output
+
+
+def _read(process: subprocess.Popen[bytes], deadline: float) -> tuple[bytes, bytes]:
+    """All that it answers and the end of what it complains, while neither is too much for us. Raises GitError."""
+    assert process.stdin is not None, "asked for a pipe"
+    assert process.stdout is not None, "asked for a pipe"
+    assert process.stderr is not None, "asked for a pipe"
+    process.stdin.close()
+    out, err = process.stdout.fileno(), process.stderr.fileno()
+    read = {out: bytearray(), err: bytearray()}
+    with selectors.DefaultSelector() as selector:
+        for descriptor in read:
+            selector.register(descriptor, selectors.EVENT_READ)
+        while selector.get_map():
+            if (left := deadline - time.monotonic()) <= 0:
+                raise GitError(f"git took longer than {TIMEOUT_S:g} s and was stopped")
+            for key, _ in selector.select(left):
+                block = os.read(key.fd, _BLOCK_BYTES)
+                if not block:
+                    selector.unregister(key.fd)
+                read[key.fd] += block
+            del read[err][:-_BLOCK_BYTES]
+            if len(read[out]) > MAX_OUTPUT_BYTES:
+                raise GitError(f"git answered with more than {MAX_OUTPUT_BYTES >> 20} MiB and was stopped")
+    try:
+        process.wait(max(0.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        raise GitError(f"git took longer than {TIMEOUT_S:g} s and was stopped") from None
+    return bytes(read[out]), bytes(read[err])
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Control groups for commands that are started from several threads and live for a moment: a step of a build, git."""
 
+import atexit
 import contextlib
 import itertools
 import threading
@@ -27,6 +28,7 @@ class CommandGroups:
         with self._lock:
             if self._cgroups is None:
                 self._cgroups = Cgroups.detect(self._prefix)
+                atexit.register(self._cgroups.close)
             return self._cgroups
 
     @contextlib.contextmanager
