@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from serai_gateway.build import BuildError, Publish, build, built_tree, to_spec
+from serai_gateway.build import BuildError, Publish, build_folder, built_tree, to_spec
 from serai_gateway.build import box as box_module
 from serai_gateway.build.box import run_in_box
 from serai_gateway.build.built_tree import take_built
@@ -34,7 +34,7 @@ def publish(home, catalogue, alice, tmp_path):
         write_tree(source, texts | {name.replace("__", "/"): text for name, text in files.items()})
         for program in (source / "bin").iterdir():
             program.chmod(0o755)
-        version = build(source, home, catalogue, alice, lines.append, publish=Publish())
+        version = build_folder(source, home, catalogue, alice, lines.append, publish=Publish())
         return home / "code" / version.code_sha, version, lines
 
     return publish
@@ -68,7 +68,7 @@ def test_a_program_in_c_is_built_and_answers(home, catalogue, alice, operator, r
     catalogue.ensure_account("acme", "organization", operator)
     lines = []
     source = repository("compiled")
-    version = build(source, home, catalogue, operator, lines.append, publish=Publish())
+    version = build_folder(source, home, catalogue, operator, lines.append, publish=Publish())
     spec = to_spec(version, home)
     assert (spec.kind, spec.entry, spec.environment, spec.calls) == ("algorithmia", "", None, True)
     assert "running bin/build" in lines and any(line.startswith("made cc") for line in lines)
@@ -91,7 +91,7 @@ def test_a_program_in_c_is_built_and_answers(home, catalogue, alice, operator, r
         "mean": 0,
         "deviation": 0,
     }
-    again = build(source, home, catalogue, operator, lines.append, publish=Publish())
+    again = build_folder(source, home, catalogue, operator, lines.append, publish=Publish())
     assert again == version, "the same commit is the same code"
 
 
@@ -152,12 +152,12 @@ def test_programs_that_are_not_executable_are_refused_before_they_run(home, cata
     files = {"algorithmia.conf": CONF, "bin/build": "#!/bin/sh\n", "bin/pipe": PIPE}
     source = write_tree(tmp_path / "source", files)
     with pytest.raises(BuildError, match=r"bin/build is not executable"):
-        build(source, home, catalogue, alice, print)
+        build_folder(source, home, catalogue, alice, print)
     (source / "bin/build").unlink()
     with pytest.raises(BuildError, match=r"bin/pipe is not executable"):
-        build(source, home, catalogue, alice, print)
+        build_folder(source, home, catalogue, alice, print)
     (source / "bin/pipe").chmod(0o755)
-    assert build(source, home, catalogue, alice, print).kind == "algorithmia", "nothing needs to be built"
+    assert build_folder(source, home, catalogue, alice, print).kind == "algorithmia", "nothing needs to be built"
 
 
 def test_it_sees_nothing_of_ours_and_has_no_network(publish, home, monkeypatch):
@@ -302,12 +302,12 @@ def test_an_old_repository_of_python_finds_its_packages_installed(home, catalogu
     for name in ("build", "pipe"):
         (source / "bin" / name).chmod(0o755)
     lines = []
-    version = build(source, home, catalogue, alice, lines.append)
+    version = build_folder(source, home, catalogue, alice, lines.append)
     assert "/opt/environment/greet.py" in lines
     assert version.environment and list((home / "code" / version.code_sha).rglob("Tool.*.pyc"))
     (source / "bin/pipe").unlink()
     lines.clear()
-    build(source, home, catalogue, alice, lines.append)
+    build_folder(source, home, catalogue, alice, lines.append)
     assert any(line.startswith("bin/build is not run: packages are installed already") for line in lines)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import serai_runner
 from serai.cli.new import write_algorithm
-from serai_gateway.build import BuildError, InvalidManifest, Publish, build, to_spec
+from serai_gateway.build import BuildError, InvalidManifest, Publish, build_folder, to_spec
 from serai_gateway.build.box import run_in_box
 from serai_gateway.build.testing import HELLO, write_tree, write_wheel
 from serai_runner import pythons
@@ -39,7 +39,7 @@ pipe.wait()
 def publish(home, catalogue, operator):
     def publish(folder):
         lines = []
-        version = build(folder, home, catalogue, operator, lines.append, publish=Publish())
+        version = build_folder(folder, home, catalogue, operator, lines.append, publish=Publish())
         return to_spec(version, home), lines
 
     return publish

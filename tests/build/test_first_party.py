@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from serai_gateway.build import publish_first_party
+from serai_gateway.build import Publish, build_folder, publish_first_party
 from serai_gateway.build.first_party import first_party_folder
 from serai_gateway.build.manifest import parse_manifest
 from serai_gateway.build.testing import HELLO, die_at, tiny_onnx, write_tree
@@ -28,9 +28,16 @@ def folder(tmp_path):
     )
 
 
+def publish_all(home, catalogue, folder, log=lambda line: None):
+    def publish(place, account):
+        return build_folder(place, home, catalogue, account, log, publish=Publish("revision"))
+
+    return publish_first_party(home, catalogue, publish, log, folder=folder)
+
+
 @pytest.fixture
 def start(home, catalogue, folder):
-    return lambda log=lambda line: None: publish_first_party(home, catalogue, log, folder=folder)
+    return lambda log=lambda line: None: publish_all(home, catalogue, folder, log)
 
 
 def test_they_are_published_once_and_belong_to_the_operator(home, catalogue, operator, start):
@@ -73,7 +80,7 @@ def test_a_new_database_gets_them_again(tmp_path, home, folder, catalogue, start
     (tmp_path / "other").mkdir()
     (tmp_path / "other/first_party.json").write_text((home / "first_party.json").read_text())
     other = open_catalogue(tmp_path / "other")
-    assert len(publish_first_party(tmp_path / "other", other, print, folder=folder).published) == 2
+    assert len(publish_all(tmp_path / "other", other, folder).published) == 2
     other.close()
 
 
@@ -88,7 +95,7 @@ def test_a_damaged_memory_of_the_last_start_costs_only_time(home, start, catalog
 def test_a_start_that_is_killed_is_finished_by_the_next(home, catalogue, folder, start):
     def first_start():
         mine = open_catalogue(home)
-        publish_first_party(home, mine, lambda line: None, folder=folder)
+        publish_all(home, mine, folder)
         mine.close()
 
     for moment in range(5, 200, 13):

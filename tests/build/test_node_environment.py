@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from serai_gateway.build import Publish, build, node_environment, to_spec
+from serai_gateway.build import Publish, build_folder, node_environment, to_spec
 from serai_gateway.build.box import run_in_box
 from serai_gateway.build.errors import BuildError, FetchFailed, InvalidManifest, InvalidRequirements
 from serai_gateway.build.node_environment import check_javascript, ensure_node_environment, link_packages
@@ -210,7 +210,7 @@ def test_a_folder_with_a_manifest_becomes_a_version(home, catalogue, alice, tmp_
         "algorithmia.conf": '{"language": "python2"}',
     }
     source = write_tree(tmp_path / "source", files)
-    version = build(source, home, catalogue, alice, print, publish=Publish())
+    version = build_folder(source, home, catalogue, alice, print, publish=Publish())
     spec = to_spec(version, home)
     assert (spec.kind, spec.entry, spec.calls, spec.python) == ("algorithmia", "greeter", True, "")
     assert (spec.limits.cpus, spec.scaling.min_replicas, spec.scaling.max_replicas) == (0.5, 1, 2)
@@ -219,16 +219,18 @@ def test_a_folder_with_a_manifest_becomes_a_version(home, catalogue, alice, tmp_
     conf = json.loads((code / "algorithmia.conf").read_text())
     assert conf == {"username": "alice", "algoname": "greeter", "language": "javascript"}
     assert spec.environment == str(home / "environments" / version.environment)
-    assert build(source, home, catalogue, alice, print, publish=Publish()) == version, "the same again is the same"
+    assert build_folder(source, home, catalogue, alice, print, publish=Publish()) == version, (
+        "the same again is the same"
+    )
 
 
 def test_a_folder_whose_file_is_missing_is_no_version(home, catalogue, alice, tmp_path):
     source = write_tree(tmp_path / "source", {"algorithm.toml": ABOUT, "src/other.js": ""})
     with pytest.raises(BuildError, match=r"there is no src/greeter\.js"):
-        build(source, home, catalogue, alice, print)
+        build_folder(source, home, catalogue, alice, print)
     (source / "algorithm.toml").write_text(ABOUT.replace("javascript", "typescript"))
     with pytest.raises(InvalidManifest, match=r'write "python", "python3\.12", "javascript"'):
-        build(source, home, catalogue, alice, print)
+        build_folder(source, home, catalogue, alice, print)
 
 
 def test_an_old_repository_finds_its_packages_installed_and_keeps_what_its_build_makes_of_them(
@@ -246,7 +248,7 @@ def test_an_old_repository_finds_its_packages_installed_and_keeps_what_its_build
     for name in ("build", "pipe"):
         (source / "bin" / name).chmod(0o755)
     lines = []
-    version = build(source, home, catalogue, alice, lines.append)
+    version = build_folder(source, home, catalogue, alice, lines.append)
     assert any(line.startswith("up to date") for line in lines)
     patched = home / "code" / version.code_sha / "node_modules/greet/index.js"
     assert patched.read_text() == GREET["index.js"] + "patched\n"

@@ -9,9 +9,27 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from onnx import TensorProto, helper
 
-from serai_gateway.build import BuildError, InvalidManifest, Publish, UnsafeTree, build, pipeline, sweep, to_spec
+from serai.box.short_lived import CommandGroups
+from serai_gateway.build import (
+    BuildError,
+    InvalidManifest,
+    Publish,
+    Source,
+    UnsafeTree,
+    build_commit,
+    build_folder,
+    pipeline,
+    sweep,
+    to_spec,
+)
+from serai_gateway.build.errors import CalledOff
+from serai_gateway.build.folder import entries_of
+from serai_gateway.build.patience import Patience
 from serai_gateway.build.testing import HELLO, die_at, tiny_onnx, write_tree, write_wheel
 from serai_gateway.catalogue import AlreadyPublished, NotFound, open_catalogue
+from serai_gateway.git import Author, GitError, Repository
+from serai_gateway.git import box as git_box
+from serai_gateway.git.testing import FILE, LINK, Plumbing, Raw
 from serai_gpu_pool.testing import models
 
 ABOUT = '[algorithm]\nowner = "alice"\nname = "digits"\n[models.m]\nfile = "m.onnx"\n'
@@ -27,12 +45,35 @@ def source(tmp_path):
 def make(home, catalogue, alice):
     def run(folder, publish=Publish(), **options):  # noqa: B008
         lines = []
-        options.setdefault("log", lines.append)
-        options.setdefault("owner", alice)
-        version = build(folder, home, catalogue, publish=publish, **options)
+        version = build_folder(
+            folder, home, catalogue, options.pop("account", alice), options.pop("log", lines.append),
+            publish=publish, **options,
+        )  # fmt: skip
         return version, lines
 
     return run
+
+
+@pytest.fixture
+def hello(catalogue, alice):
+    return catalogue.ensure_algorithm(alice, "hello")
+
+
+@pytest.fixture
+def make_commit(home, catalogue, alice, hello):
+    """Build a commit of alice/hello, as a push does."""
+
+    def run(commit, log=lambda line: None, **options):
+        source = Source(Repository(home, hello.id), commit)
+        return build_commit(source, catalogue, hello, alice, log, **options)
+
+    return run
+
+
+@pytest.fixture
+def commit(home, hello):
+    """Commit a folder to alice/hello."""
+    return lambda folder: Repository(home, hello.id).commit(entries_of(folder), "a test", Author("alice"))
 
 
 def left_overs(home):
@@ -51,7 +92,9 @@ def test_a_folder_becomes_a_version_that_can_be_called(home, catalogue, source, 
     assert (spec.key, spec.kind, spec.entry) == (f"alice/hello@{version.hash}", "python", "hello")
     assert spec.environment is None and spec.limits.timeout_s == 300.0 and not spec.network
     code = home / "code" / version.code_sha
-    assert spec.code == str(code) and version.code_sha.startswith(version.hash)
+    assert spec.code == str(code)
+    head = Repository(home, version.algorithm_id).head()
+    assert head == ("refs/heads/master", version.hash), "it is a commit, and the newest"
     for path, content in HELLO.items():
         assert (code / path).read_text() == content
     assert list((code / "src/__pycache__").glob("hello.*.pyc"))
@@ -173,43 +216,113 @@ def test_a_broken_commit_says_why_and_leaves_the_old_version_serving(home, catal
     lines = []
     with pytest.raises(BuildError, match=reason) as error:
         make(source, log=lines.append)
-    assert lines[-1].startswith("failed: ") or str(error.value).splitlines()[-1] in lines[-1]
+    assert all(line.startswith("failed: ") and str(error.value).splitlines()[-1] in line for line in lines[-1:])
+    assert catalogue.find_version("alice", "hello", None, None) == serving
+    assert catalogue.running_builds() == () and left_overs(home) == []
+    assert Repository(home, serving.algorithm_id).head().commit == serving.hash
+
+
+@pytest.mark.parametrize("broken", set(BROKEN) - {"somebody else's name", "nobody's name"})
+def test_a_broken_push_says_why_and_leaves_the_old_version_serving(
+    home, catalogue, source, make_commit, commit, broken
+):
+    files, reason = BROKEN[broken]
+    serving = make_commit(commit(source), publish=Publish())
+    for path, content in files.items():
+        (source / path).unlink(missing_ok=True)
+        if content is not None:
+            write_tree(source, {path: content})
+    lines = []
+    with pytest.raises(BuildError, match=reason) as error:
+        make_commit(commit(source), lines.append)
+    assert lines[-1].startswith("failed: ") and str(error.value).splitlines()[-1] in lines[-1]
     assert catalogue.find_version("alice", "hello", None, None) == serving
     assert catalogue.running_builds() == () and left_overs(home) == []
 
 
-def test_a_push_is_listed_from_its_start_and_keeps_its_commits_hash(home, catalogue, alice, source, make):
-    algorithm = catalogue.ensure_algorithm(alice, "hello")
+def test_a_push_is_listed_from_its_start_and_keeps_its_commits_hash(
+    home, catalogue, hello, source, make_commit, commit
+):
     seen = []
-    (source / "evil").symlink_to("/etc/passwd")
+    plumbing = Plumbing(Repository(home, hello.id))
+    evil = plumbing.commit_of(HELLO | {"evil": Raw(LINK, b"", plumbing.blob(b"/etc/passwd"))})
     with pytest.raises(UnsafeTree):
-        make(source, algorithm=algorithm, commit="a" * 40, build_id="b1", publish=None)
+        make_commit(evil, build_id="b1")
     failed = catalogue.find_build("b1")
-    assert (failed.status, failed.hash) == ("failed", "a" * 40)
+    assert (failed.status, failed.hash) == ("failed", evil)
     assert failed.log.endswith("evil: a symbolic link; put a copy in its place")
-    (source / "evil").unlink()
-    version, _ = make(
-        source,
-        algorithm=algorithm,
-        commit="b" * 40,
-        build_id="b2",
-        publish=None,
-        log=lambda line: seen.append(catalogue.find_build("b2").status),
-    )
-    assert version.hash == "b" * 40 and seen[0] == "running"
+    good = commit(source)
+    version = make_commit(good, lambda line: seen.append(catalogue.find_build("b2").status), build_id="b2")
+    assert version.hash == good and version.semver is None and seen[0] == "running"
     assert catalogue.find_build("b2").status == "succeeded"
+    again = make_commit(good, build_id="b3")
+    assert again == version, "the same commit is the same version"
 
 
-def test_a_push_into_another_repository_is_refused(catalogue, alice, source, make):
+def test_a_push_into_another_repository_is_refused(home, catalogue, alice, source):
     other = catalogue.ensure_algorithm(alice, "other")
+    repository = Repository(home, other.id)
+    commit = repository.commit(entries_of(source), "a test", Author("alice"))
     with pytest.raises(BuildError, match="the manifest says alice/hello, the repository is alice/other"):
-        make(source, algorithm=other, commit="a" * 40)
+        build_commit(Source(repository, commit), catalogue, other, alice, print)
+
+
+def test_a_commit_that_is_not_there_or_whole_fails_its_build(home, catalogue, hello, make_commit):
+    plumbing = Plumbing(Repository(home, hello.id))
+    lost = Raw(FILE, b"", "1" * 40)
+    for commit in ("2" * 40, plumbing.commit("3" * 40), plumbing.commit_of(HELLO | {"lost": lost})):
+        with pytest.raises(GitError):
+            make_commit(commit, build_id=commit)
+        build = catalogue.find_build(commit)
+        assert build.status == "failed" and build.log.startswith("failed: ")
+    assert left_overs(home) == [] and catalogue.versions_of(hello) == ()
+
+
+def test_a_build_that_is_called_off_is_interrupted_and_accepted_by_nobody(home, catalogue, source, make_commit, commit):
+    patience = Patience()
+    first = commit(source)
+    with pytest.raises(CalledOff, match="no more"), patience.in_force():
+
+        def probe(spec, sample, log):
+            patience.call_off("no more")
+            patience.check()
+
+        make_commit(first, build_id="b", probe=probe, accept=lambda: pytest.fail("it does not stand"))
+    assert catalogue.find_build("b").status == "interrupted"
+    assert catalogue.find_build("b").log.endswith("interrupted: no more") and left_overs(home) == []
+
+
+def test_a_version_stands_before_its_branch_moves_and_is_published_after(
+    catalogue, hello, alice, source, make_commit, commit
+):
+    seen = []
+
+    def accept():
+        (version,) = catalogue.versions_of(hello)
+        seen.append(version.semver)
+
+    assert make_commit(commit(source), publish=Publish(), accept=accept).semver == "1.0.0"
+    assert seen == [None]
+
+
+def test_a_folder_whose_branch_has_moved_meanwhile_is_not_published(home, catalogue, hello, alice, source, make):
+    repository = Repository(home, hello.id)
+
+    def probe(spec, sample, log):
+        repository.create({"other": b""}, "somebody else's", Author("bob"))
+
+    with pytest.raises(GitError):
+        make(source, probe=probe)
+    with pytest.raises(NotFound):
+        catalogue.find_version("alice", "hello", None, None)
+    (build,) = catalogue.builds_of(hello)
+    assert build.status == "failed"
 
 
 def test_a_version_that_fails_its_probe_never_appears(catalogue, alice, source, make):
     tried = []
 
-    def probe(spec):
+    def probe(spec, sample, log):
         tried.append(spec)
         raise BuildError("apply is missing")
 
@@ -217,11 +330,11 @@ def test_a_version_that_fails_its_probe_never_appears(catalogue, alice, source, 
         make(source, probe=probe)
     assert tried[0].name == "hello" and os.path.isdir(tried[0].code)
     assert catalogue.versions_of(catalogue.find_algorithm("alice", "hello", alice)) == ()
-    assert make(source, probe=lambda spec: None)[0].semver == "1.0.0"
+    assert make(source, probe=lambda spec, sample, log: None)[0].semver == "1.0.0"
 
 
 def test_an_error_of_our_own_ends_the_build_too(catalogue, alice, source, make):
-    def probe(spec):
+    def probe(spec, sample, log):
         raise ZeroDivisionError("secret detail")
 
     with pytest.raises(ZeroDivisionError):
@@ -231,13 +344,13 @@ def test_an_error_of_our_own_ends_the_build_too(catalogue, alice, source, make):
     assert record.status == "failed" and "ZeroDivisionError" in log and "secret" not in log
 
 
-def test_one_folder_built_by_many_at_once_is_one_version(home, catalogue, alice, tmp_path, make):
-    source = write_tree(tmp_path / "digits", DIGITS)
+def test_one_commit_built_by_many_at_once_is_one_version(home, catalogue, source, make_commit, commit):
+    pushed = commit(source)
     start = threading.Barrier(4)
 
     def run(_):
         start.wait(30)
-        return build(source, home, catalogue, alice, lambda line: None)
+        return make_commit(pushed)
 
     with ThreadPoolExecutor(4) as pool:
         assert len({version.id for version in pool.map(run, range(4))}) == 1
@@ -249,9 +362,13 @@ def test_a_build_that_is_killed_anywhere_leaves_the_old_version_serving(home, al
     source = write_tree(tmp_path / "source", files)
     name = "digits" if files is DIGITS else "hello"
 
+    me = os.getpid()
+
     def publish():
+        if os.getpid() != me:  # a group of processes is made by one process, and this is another one
+            git_box._groups = CommandGroups("serai-git-of-a-child")
         mine = open_catalogue(home)
-        version = build(source, home, mine, mine.account_named("alice"), lambda line: None, publish=Publish())
+        version = build_folder(source, home, mine, mine.account_named("alice"), lambda line: None, publish=Publish())
         mine.close()
         return version
 
@@ -273,8 +390,8 @@ def test_a_build_that_is_killed_anywhere_leaves_the_old_version_serving(home, al
             assert all((folder / path).is_file() for path in files)
         serving = publish()
         assert serving.semver == catalogue.find_version("alice", name, None, None).semver
-        # Every step of the build of a model, which starts no process; the other one at about 15 of them.
-        moment += 1 if name == "digits" else 9
+        # Other moments for each: at some of them git runs, at others the compiler, or nothing but us.
+        moment += 17 if name == "digits" else 29
     assert moment > 60 and interrupted > 2
 
 
@@ -284,7 +401,7 @@ def _next(semver):
 
 
 def test_a_sweep_leaves_living_builds_alone(home, catalogue, alice, source, make):
-    def probe(spec):
+    def probe(spec, sample, log):
         algorithm = catalogue.find_algorithm("alice", "hello", alice)
         (home / "code/.part-other-boot-1-2-x").mkdir()
         sweep(home, catalogue, lambda line: None)

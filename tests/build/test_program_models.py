@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from serai.ipc.messages import TensorSpec
-from serai_gateway.build import InvalidModel, Publish, build, to_spec
+from serai_gateway.build import InvalidModel, Publish, build_folder, to_spec
 from serai_gateway.build.testing import write_tree
 from serai_gpu_pool.profile import read
 from serai_gpu_pool.testing import nets
@@ -31,7 +31,7 @@ def publish(home, catalogue, alice, tmp_path):
     def run(files, entry):
         lines = []
         folder = write_tree(tmp_path / "source", {"algorithm.toml": HEAD + entry, **files})
-        version = build(folder, home, catalogue, alice, lines.append, publish=Publish())
+        version = build_folder(folder, home, catalogue, alice, lines.append, publish=Publish())
         return to_spec(version, home), lines
 
     return run

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from serai_gateway.build import Publish, build
+from serai_gateway.build import Publish, build_folder
 from serai_gateway.build.runtimes import RUNTIMES, Runtime, language_of
 from serai_gateway.build.templates import PLACEHOLDERS, CannotMake, template_files
 from serai_gateway.build.testing import write_tree
@@ -16,7 +16,9 @@ MADE = ["python3", "python3-1", "python3.11", "python37", "anaconda3"]
 def test_a_python_template_builds_as_it_is(home, catalogue, alice, tmp_path, language):
     files = template_files(language, "alice", "Hello_1")
     assert {"algorithmia.conf", "src/Hello_1.py", "requirements.txt", "README.md", ".gitignore"} <= set(files)
-    version = build(write_tree(tmp_path / "new", files), home, catalogue, alice, lambda line: None, publish=Publish())
+    version = build_folder(
+        write_tree(tmp_path / "new", files), home, catalogue, alice, lambda line: None, publish=Publish()
+    )
     assert (version.name, version.kind, version.environment) == ("Hello_1", "algorithmia", None)
     found = {}
     exec(files["src/Hello_1.py"], found)
@@ -27,7 +29,9 @@ def test_a_python_template_builds_as_it_is(home, catalogue, alice, tmp_path, lan
 @pytest.mark.usefixtures("boxes", "npm_index")
 def test_a_javascript_template_builds_as_it_is(home, catalogue, alice, tmp_path):
     files = template_files("javascript", "alice", "Hello_1")
-    version = build(write_tree(tmp_path / "new", files), home, catalogue, alice, lambda line: None, publish=Publish())
+    version = build_folder(
+        write_tree(tmp_path / "new", files), home, catalogue, alice, lambda line: None, publish=Publish()
+    )
     assert version.manifest["entry"] == "Hello_1" and version.environment is None
 
 

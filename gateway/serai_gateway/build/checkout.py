@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from serai_gateway.build.errors import UnsafeTree
-from serai_gateway.build.paths import SKIPPED, TreeCount, TreeLimits, check_path, shown
+from serai_gateway.build.paths import SKIPPED, TreeCount, TreeLimits, check_name, shown
 from serai_gateway.build.tree import Tree
 from serai_gateway.git.command import run_git, talk_to_git
 from serai_gateway.git.errors import GitError
@@ -70,17 +70,21 @@ def _files(listing: bytes, count: TreeCount) -> Iterator[_File]:
         path = name.decode("utf-8", "surrogateescape")
         if mode in _REFUSED:
             raise UnsafeTree(f"{shown(path)}: {_REFUSED[mode]}")
-        parts = check_path(path)
-        if not parts or SKIPPED.intersection(parts) or path.endswith(".pyc"):
+        parts = tuple(check_name(part, path) for part in path.split("/"))
+        if SKIPPED.intersection(parts) or path.endswith(".pyc"):
             continue
         composed = "/".join(parts)
         if parts in seen:
             raise UnsafeTree(f"{shown(path)}: two names that differ only in how Unicode writes them")
         for length in range(1, len(parts)):
+            if parts[:length] not in seen:
+                count.add_entry("/".join(parts[:length]), length)
             if not seen.setdefault(parts[:length], True):
                 raise UnsafeTree(f"{shown(path)}: lies below a file")
         seen[parts] = False
         count.add_entry(composed, len(parts))
+        if not size.isdigit():  # git writes BAD
+            raise GitError(f"{shown(path)}: the repository does not hold it as its commit says")
         num_bytes = int(size)
         count.add_bytes(composed, num_bytes, num_bytes)
         yield _File(composed, parts, 0o555 if mode == "100755" else 0o444, object, num_bytes)
