@@ -160,6 +160,7 @@ class _Market:
             "resolve 1": resolve(lambda version: version["semver"].split(".")[0] if version["public"] else None),
             "resolve 1.2.*": resolve(lambda version: f"{version['semver'][:-2]}.*" if version["public"] else None),
             "resolve 1.2.0": resolve(lambda version: version["semver"]),
+            "which stay warm": lambda at: self.catalogue.kept_versions(),
             "resolve a hash": resolve(lambda version: version["hash"]),
         }
 

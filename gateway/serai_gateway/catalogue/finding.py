@@ -124,7 +124,7 @@ class Finding:
         return VersionPage(tuple(found[:limit]), found[limit - 1].id if len(found) > limit else None)
 
     def kept_versions(self) -> tuple[Version, ...]:
-        is_kept = versions.c.manifest["min_replicas"].as_integer() > 0
+        is_kept = versions.c.min_replicas > 0
         with self._database.read() as connection:
             some = sa.select(versions.c.algorithm_id).where(is_kept, versions.c.semver.is_not(None))
             routings: dict[str, Routing] = {}

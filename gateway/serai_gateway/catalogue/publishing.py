@@ -103,6 +103,7 @@ def _add(connection: sa.Connection, algorithm_id: str, new: NewVersion) -> Versi
                 algorithm_id=algorithm_id,
                 public=False,
                 created_at=time.time(),
+                min_replicas=int(new.manifest.get("min_replicas", 0)),
                 **msgspec.to_builtins(new),
             )
         )

@@ -102,6 +102,8 @@ versions = sa.Table(
     sa.Column("request_key", sa.Text),  # of the request that published it
     sa.Column("commit", sa.Text),  # the commit that it was built from; the hash itself but for what was published again
     sa.Column("details", sa.JSON, nullable=False, server_default="{}"),  # settings, notes and samples, as published
+    # Of the manifest: what stays warm is asked after every change, and must not read all manifests for it.
+    sa.Column("min_replicas", sa.Integer, nullable=False, server_default="0", index=True),
     sa.Column("deprecation", sa.Text),  # what callers are told; NULL: it is not deprecated
     sa.UniqueConstraint("algorithm_id", "hash"),
     sa.UniqueConstraint("algorithm_id", "semver"),

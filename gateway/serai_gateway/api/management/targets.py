@@ -86,9 +86,9 @@ async def _algorithm(request: Request, caller: Caller | None) -> Algorithm:
     try:
         if "algorithm_id" in parameters:
             id = internal_id(str(parameters["algorithm_id"])) or ""
-            account = caller.account if caller else None
-            return await asyncio.to_thread(catalogue.algorithm_by_id, id, account)
-        owner, name = check_name(parameters["owner"]), check_name(parameters["name"])
+            owner, name = await asyncio.to_thread(catalogue.name_of_algorithm, id) or ("", "")
+        else:
+            owner, name = check_name(parameters["owner"]), check_name(parameters["name"])
         account = caller.seen_as(owner) if caller else None
         return await asyncio.to_thread(catalogue.find_algorithm, owner, name, account)
     except (NotFound, InvalidName) as error:

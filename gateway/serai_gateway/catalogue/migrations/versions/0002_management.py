@@ -29,6 +29,11 @@ def upgrade() -> None:
     op.add_column("algorithms", sa.Column("secrets_at", sa.Double))
     op.add_column("versions", sa.Column("commit", sa.Text))
     op.add_column("versions", sa.Column("details", sa.JSON, nullable=False, server_default="{}"))
+    op.add_column("versions", sa.Column("min_replicas", sa.Integer, nullable=False, server_default="0"))
+    versions = sa.table("versions", sa.column("manifest", sa.JSON), sa.column("min_replicas", sa.Integer))
+    asked = versions.c.manifest["min_replicas"].as_integer()
+    op.execute(sa.update(versions).where(asked > 0).values(min_replicas=asked))
+    op.create_index("ix_versions_min_replicas", "versions", ["min_replicas"])
     op.add_column("versions", sa.Column("deprecation", sa.Text))
     op.create_table(
         "members",
