@@ -19,7 +19,7 @@ from serai_gateway.catalogue import NotFound as NotInCatalogue
 from serai_gateway.errors import Internal, InvalidRequest, NotFound
 from serai_gateway.logs import get_logger
 from serai_gateway.settings import Settings
-from serai_gateway.traffic import pick
+from serai_gateway.traffic import most, pick
 from serai_gateway.vault import Unreadable, Vault, open_secrets
 from serai_gateway.versions import InvalidVersion
 
@@ -88,8 +88,10 @@ class CatalogueCache:
             _remember(calls, (payer, owner), caller)
             return caller
 
-    async def version(self, owner: str, name: str, wanted: str | None, account: Account) -> Route:
-        """What the owner's routing divides is chosen anew for each call.
+    async def version(
+        self, owner: str, name: str, wanted: str | None, account: Account, *, steady: bool = False
+    ) -> Route:
+        """What the owner's routing divides is chosen anew for each call; `steady`: always the one with the most calls.
 
         Raises NotFound for what is unknown and for what the account may not see, alike.
         """
@@ -101,7 +103,7 @@ class CatalogueCache:
         except KeyError:
             pass
         if key in seen.divided:
-            return pick(seen.divided[key], random.random())  # noqa: S311 - nobody gains by guessing it
+            return _choose(seen.divided[key], steady)
         try:
             parts = await asyncio.to_thread(self._catalogue.find_versions, owner, name, wanted, account)
         except InvalidVersion as error:
@@ -114,7 +116,7 @@ class CatalogueCache:
             _remember(seen.versions, key, routes[0][0])
         else:
             _remember(seen.divided, key, routes)
-        return pick(routes, random.random())  # noqa: S311
+        return _choose(routes, steady)
 
     def _route(self, version: Version) -> Route:
         # Samples and notes may have a megabyte, and no call looks at them.
@@ -158,6 +160,10 @@ class CatalogueCache:
         generation = await asyncio.to_thread(self._catalogue.generation)
         if generation != self._seen.generation:
             self._seen = _Seen(generation)
+
+
+def _choose(routes: tuple[tuple[Route, int], ...], steady: bool) -> Route:
+    return most(routes) if steady else pick(routes, random.random())  # noqa: S311 - nobody gains by guessing it
 
 
 def _caller_for(catalogue: Catalogue, payer: str, owner: str) -> Caller | None:

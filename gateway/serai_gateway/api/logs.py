@@ -59,7 +59,7 @@ async def get_logs(request: Request) -> Response:
     options = _parse(request)
     owner, name = request.path_params["owner"], request.path_params["name"]
     cache: CatalogueCache = request.app.state.cache
-    version, spec = await cache.version(owner, name, options.version, caller.account)
+    version, spec = await cache.version(owner, name, options.version, caller.account, steady=True)
     if not belongs_to(caller.account, version.owner_id):  # word for word what is said of what does not exist
         asked = f"{owner}/{name}" + (f"/{options.version}" if options.version else "")
         raise NotFound(f"algorithm algo://{asked} not found")
