@@ -219,15 +219,14 @@ class _Build:
         return about
 
     def _with_settings(self, about: Manifest, network_problem: str) -> Manifest:
-        """An algorithmia.conf says nothing of permissions: they are the algorithm's settings. Nor has it a tagline."""
+        """An algorithmia.conf says nothing of permissions: they are the algorithm's settings."""
         settings = self.algorithm.settings
         network = settings.get("network_access") == "full"
         if network and network_problem:
             self.log(f"built without network, which this server cannot give: {network_problem}")
             network = False
         calls = settings.get("pipeline_enabled", about.permissions.calls)
-        permissions = Permissions(network=network, calls=calls is True)
-        return msgspec.structs.replace(about, permissions=permissions, tagline=self.algorithm.tagline)
+        return msgspec.structs.replace(about, permissions=Permissions(network=network, calls=calls is True))
 
     def _prepare(self, about: Manifest, part: Path, tree: Tree, hash: str, owner: str) -> NewVersion:
         store = open_store(self.home)
