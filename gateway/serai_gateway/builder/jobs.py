@@ -16,7 +16,7 @@ from serai_gateway.build import (
 from serai_gateway.build.command import Log
 from serai_gateway.builder import messages
 from serai_gateway.catalogue import Account, Algorithm, Catalogue, Version
-from serai_gateway.git import Repository
+from serai_gateway.git import GitError, Repository
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,12 @@ class CommitJob:
 
     def run(self, shop: Workshop, build_id: str, log: Log) -> Version:
         repository = Repository(shop.home, self.algorithm.id)
-        if self.expected is not None and (repository.head().commit or "") != self.expected:
-            why = "somebody else has pushed meanwhile: fetch, merge, and push again"
-            shop.catalogue.finish_build(build_id, "failed", f"failed: {why}")
-            raise BuildError(why)
+        try:
+            if self.expected is not None and (repository.head().commit or "") != self.expected:
+                raise BuildError("somebody else has pushed meanwhile: fetch, merge, and push again")
+        except (BuildError, GitError) as error:
+            shop.catalogue.finish_build(build_id, "failed", f"failed: {error}")
+            raise
         source = Source(repository, self.commit, self.quarantine)
         return build_commit(
             source, shop.catalogue, self.algorithm, self.account, log, build_id=build_id, probe=shop.probe

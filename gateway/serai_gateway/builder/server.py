@@ -36,8 +36,7 @@ class BuilderConnection(FrameProtocol):
         self._builds = builds
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._pushes: dict[int, str] = {}  # build ids: their turn is kept for this connection
-        self._released: set[int] = set()  # before their build was submitted
+        self._pushes: dict[int, str] = {}  # build ids, empty before there is a build: turns kept for this connection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -58,6 +57,8 @@ class BuilderConnection(FrameProtocol):
             return
         match message:
             case Push() | Publish() | Compile():
+                if isinstance(message, Push):
+                    self._pushes[message.id] = ""
                 self._begin(self._build(message))
             case FirstParty():
                 self._begin(self._first_party(message))
@@ -72,10 +73,7 @@ class BuilderConnection(FrameProtocol):
         task.add_done_callback(self._tasks.discard)
 
     def _release(self, number: int) -> None:
-        build_id = self._pushes.pop(number, None)
-        if build_id is None:
-            self._released.add(number)
-        else:
+        if build_id := self._pushes.pop(number, ""):
             self._builds.release(build_id)
 
     async def _build(self, message: Push | Publish | Compile) -> None:
@@ -89,6 +87,8 @@ class BuilderConnection(FrameProtocol):
         finally:
             if isinstance(message, Publish):
                 await asyncio.to_thread(shutil.rmtree, message.folder, ignore_errors=True)
+        if ended.outcome != "built":
+            self._pushes.pop(message.id, None)
         self.send_frame(encode(msgspec.structs.replace(ended, id=message.id)))
 
     async def _run(self, message: Push | Publish | Compile) -> Ended:
@@ -101,14 +101,11 @@ class BuilderConnection(FrameProtocol):
 
         build = Build(job, say, end.set_result, keeps_turn=isinstance(message, Push))
         if isinstance(message, Push):
-            if message.id in self._released or self.transport is None:
+            if message.id not in self._pushes:
                 return Ended(message.id, "failed", "whoever pushed has gone")
             self._pushes[message.id] = build.id
         self._builds.submit(build)
-        ended = await end
-        if ended.outcome != "built":
-            self._pushes.pop(message.id, None)
-        return ended
+        return await end
 
     async def _first_party(self, message: FirstParty) -> None:
         def say(text: str) -> None:

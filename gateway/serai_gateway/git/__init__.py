@@ -2,10 +2,11 @@
 
 from serai_gateway.git.errors import GitError, PushRefused
 from serai_gateway.git.fast_import import Author, Entry
-from serai_gateway.git.repository import NO_COMMIT, Commit, Head, Repository, repositories
+from serai_gateway.git.repository import NO_COMMIT, NO_REPOSITORY, Commit, Head, Repository, repositories
 
 __all__ = [
     "NO_COMMIT",
+    "NO_REPOSITORY",
     "Author",
     "Commit",
     "Entry",

@@ -16,6 +16,7 @@ from serai.box import bubblewrap
 from serai.box.seccomp import open_filter
 from serai.box.short_lived import CommandGroups
 from serai_gateway.git.limits import LIMITS, MAX_PIDS, MEMORY_BYTES
+from serai_gateway.git.writers import writer
 from serai_runner.settings import Settings
 
 #: Where the repository is, inside.
@@ -72,7 +73,6 @@ def git_box(
     settings: Mapping[str, str] | None = None,
     writable: bool = False,
     read_only: Sequence[tuple[Path, str]] = (),
-    descriptors: tuple[int, ...] = (),
 ) -> Iterator[Started]:
     """What starts `command` in a box with `repository`; afterwards nothing of it runs any more.
 
@@ -87,13 +87,12 @@ def git_box(
     filter_fd = open_filter() if is_boxed else None
     words = _box_words(command, repository, given, writable, read_only, filter_fd) if is_boxed else command
     try:
-        with _groups.group(MEMORY_BYTES, MAX_PIDS) as group:
-            yield Started(
-                group.wrap(words) if group else words,
-                {} if is_boxed else given,
-                place,
-                descriptors if filter_fd is None else (*descriptors, filter_fd),
-            )
+        with (
+            writer(repository) if writable else contextlib.nullcontext() as held,
+            _groups.group(MEMORY_BYTES, MAX_PIDS) as group,
+        ):
+            passed_on = tuple(descriptor for descriptor in (filter_fd, held) if descriptor is not None)
+            yield Started(group.wrap(words) if group else words, {} if is_boxed else given, place, passed_on)
     finally:
         if filter_fd is not None:
             os.close(filter_fd)

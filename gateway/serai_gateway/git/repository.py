@@ -18,12 +18,14 @@ from serai_gateway.git.command import run_git, talk_to_git
 from serai_gateway.git.errors import GitError
 from serai_gateway.git.fast_import import Author, Entry
 
-__all__ = ["NO_COMMIT", "Author", "Commit", "Head", "Repository", "repositories"]
+__all__ = ["NO_COMMIT", "NO_REPOSITORY", "Author", "Commit", "Head", "Repository", "repositories"]
 
 #: The branch of a repository that we make ourselves. A first push brings its own.
 DEFAULT_BRANCH = "master"
 #: What stands for "there was none" and "there will be none" in a push.
 NO_COMMIT = "0" * 40
+#: The id of a repository that stays empty: what there is before a first push makes one.
+NO_REPOSITORY = "0" * 32
 #: Where a commit waits that we have made and nobody has accepted yet. Hidden from clients.
 _WAITING_REF = "refs/serai/waiting"
 _COMMIT = re.compile(r"[0-9a-f]{40}\Z")

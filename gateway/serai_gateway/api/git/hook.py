@@ -18,6 +18,8 @@ INSIDE = "/push"
 #: Most that a hook says before it waits: the limit on refs is below.
 _MAX_BYTES = 1 << 20
 
+_PREFIX = "push-"
+
 _SCRIPT = """\
 #!/bin/sh
 # Says what is pushed, prints what it is told, and ends as it is told. Without an end, nothing is taken.
@@ -38,7 +40,7 @@ class Hook:
     """Pipes to one hook. `asked` returns once; then `say` any number of times, and `take` or `refuse`."""
 
     def __init__(self, run_dir: Path) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="push-", dir=run_dir))
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=run_dir))
         script = self.folder / "pre-receive"
         script.write_text(_SCRIPT)
         script.chmod(0o555)
@@ -98,3 +100,11 @@ class Hook:
             await ready
         finally:
             remove(descriptor)
+
+
+def remove_abandoned(run_dir: Path) -> None:
+    """What killed gateway workers have left of their pushes."""
+    for folder in run_dir.glob(f"{_PREFIX}*-*"):
+        pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        if not Path("/proc", pid).exists():
+            shutil.rmtree(folder, ignore_errors=True)

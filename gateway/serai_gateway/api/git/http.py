@@ -12,13 +12,13 @@ from serai_gateway.api.call_request import find_header
 from serai_gateway.api.calls import Receive, Scope, Send
 from serai_gateway.api.git.access import Asked, Target, caller_of, find_target, parse
 from serai_gateway.api.git.backend import Backend, start_backend
-from serai_gateway.api.git.hook import INSIDE, Hook
+from serai_gateway.api.git.hook import INSIDE, Hook, remove_abandoned
 from serai_gateway.api.git.push import Push
 from serai_gateway.builder.client import BuilderClient
 from serai_gateway.caches import CatalogueCache
 from serai_gateway.catalogue import Algorithm, Catalogue
 from serai_gateway.errors import Internal, PlatformError, TooManyRequests, Unavailable, error_headers
-from serai_gateway.git import GitError, Repository
+from serai_gateway.git import NO_REPOSITORY, GitError, Repository
 from serai_gateway.git.box import has_box, problem
 from serai_gateway.git.limits import LIMITS
 from serai_gateway.logs import get_logger
@@ -34,8 +34,6 @@ _MAX_AT_ONCE = 8
 
 _PROTOCOL = re.compile(rb"version=[012]\Z")
 _LENGTH = re.compile(rb"[0-9]{1,12}\Z")
-#: Stands for a repository that a push would make: what branches it has is asked before there is one.
-_NOTHING = "0" * 32
 
 
 def body_limit(path: bytes) -> int:
@@ -50,6 +48,7 @@ class GitHttp:
         self._cache = cache
         self._builder = builder
         self._at_once: Counter[str] = Counter()
+        remove_abandoned(settings.run_dir)
 
     def serves(self, path: str) -> bool:
         return path.startswith("/git/")
@@ -92,7 +91,7 @@ class GitHttp:
         algorithm = target.algorithm
         if pushes and algorithm is None:
             algorithm = await asyncio.to_thread(self._catalogue.ensure_algorithm, target.owner, asked.name)
-        repository = Repository(self._settings.home, algorithm.id if algorithm else _NOTHING)
+        repository = Repository(self._settings.home, algorithm.id if algorithm else NO_REPOSITORY)
         await asyncio.to_thread(repository.ensure)
         variables = _variables(scope, asked, repository, target)
         async with asyncio.timeout(LIMITS.push_s if pushes else LIMITS.fetch_s):
@@ -117,24 +116,28 @@ class GitHttp:
         place = INSIDE if has_box(home) else str(hook.folder)
         variables |= {"SERAI_PUSH": place}
         push = Push(repository, algorithm, target.account, self._builder, hook)
+        talking = asyncio.create_task(push.run())
         try:
             async with start_backend(
                 home, repository.path, variables,
                 settings={"core.hooksPath": place}, writable=True, read_only=((hook.folder, INSIDE),),
             ) as backend:  # fmt: skip
-                talking = asyncio.create_task(push.run())
                 try:
                     await _relay(backend, receive, send)
-                    push.git_has_ended()
                 finally:
-                    if not push.is_ending:  # git ended without asking, or its client has gone
+                    if not push.has_answered:  # git ended without asking, or its client has gone
                         talking.cancel()
-                    with contextlib.suppress(asyncio.CancelledError):
-                        await talking
+                        await asyncio.wait((talking,))
                     hook.close()  # before git is ended: so it refuses, and tidies up
         finally:
             hook.close()
+            push.git_has_ended()
+            if not push.has_answered:
+                talking.cancel()
+            await asyncio.wait((talking,))
             self._cache.forget()
+        with contextlib.suppress(GitError):  # it is a favour
+            await asyncio.to_thread(repository.tidy)
 
 
 async def _relay(backend: Backend, receive: Receive, send: Send) -> None:

@@ -14,13 +14,17 @@ from serai_gateway.logs import get_logger
 
 _log = get_logger("gateway")
 
-#: Prints `ref` for each branch that would lose commits, then `size path-or-hash` of each file that is too large, and
-#: at last how many objects are new. Arguments: largest file, then old, new and ref of each update.
+#: Prints `rewinds ref` for each branch that would lose commits, `odd ref` for each that leads to something else than a
+#: commit, `large size path-or-hash` for each file that is too large, and at last `objects` and how many are new.
+#: Arguments: largest file, then old, new and ref of each update.
 _LOOK = """\
 most=$1; shift; news=
 while [ $# -gt 0 ]; do
   case $1 in *[!0]*) git merge-base --is-ancestor "$1" "$2" || echo "rewinds $3" ;; esac
-  case $2 in *[!0]*) news="$news $2" ;; esac
+  case $2 in *[!0]*)
+    news="$news $2"
+    case $3 in refs/heads/*) [ "$(git cat-file -t "$2")" = commit ] || echo "odd $3" ;; esac
+  esac
   shift 3
 done
 [ -z "$news" ] || git rev-list --objects $news --not --all |
@@ -30,7 +34,7 @@ done
 
 
 class Push:
-    """The conversation with the hook of one push, until git has ended: `settle` is called while git waits."""
+    """The conversation with the hook of one push, and the turn of its algorithm until git has ended."""
 
     def __init__(
         self, repository: Repository, algorithm: Algorithm, account: Account, builder: BuilderClient, hook: Hook
@@ -41,35 +45,37 @@ class Push:
         self._builder = builder
         self._hook = hook
         self._git_has_ended = asyncio.Event()
-        self._was_asked = False
-
-    @property
-    def is_ending(self) -> bool:
-        """Whether all that is left to do is to give the turn back."""
-        return self._was_asked and self._git_has_ended.is_set()
+        self.has_answered = False  # so that nothing is left to do but to give the turn back
 
     def git_has_ended(self) -> None:
         """The branch has moved, or never will: the next build of this algorithm may begin."""
         self._git_has_ended.set()
 
     async def run(self) -> None:
-        """Returns after `git_has_ended`; to be cancelled when there was nothing to ask."""
+        """Returns after `git_has_ended`. To be cancelled when git ends, or its client goes, before there is an answer:
+        then a build is called off."""
         quarantine, lines = await self._hook.asked()
-        self._was_asked = True
         try:
             plan = await asyncio.to_thread(self._check, quarantine, lines)
             if plan.built is None:
-                await self._hook.take()
+                await self._take()
             else:
                 await self._build(plan, plan.built, quarantine)
         except GitError as error:
-            await self._hook.say(f"\n{error}\n")
-            await self._hook.refuse()
+            await self._refuse(f"\n{error}\n")
         except Exception:
             _log.exception("a push failed by our fault", action="push", algorithm=self._algorithm.id)
-            await self._hook.say("\ninternal error; the operator finds it in the gateway's log\n")
-            await self._hook.refuse()
+            await self._refuse("\ninternal error; the operator finds it in the gateway's log\n")
         await self._git_has_ended.wait()
+
+    async def _take(self) -> None:
+        await self._hook.take()
+        self.has_answered = True
+
+    async def _refuse(self, why: str) -> None:
+        await self._hook.say(why)
+        await self._hook.refuse()
+        self.has_answered = True
 
     def _check(self, quarantine: str, lines: list[str]) -> Plan:
         """Raises PushRefused."""
@@ -84,6 +90,8 @@ class Push:
             what, _, rest = line.partition(" ")
             if what == "rewinds":
                 raise PushRefused(f"{rest}: this would lose commits: fetch, merge, and push again (force is not taken)")
+            if what == "odd":
+                raise PushRefused(f"{rest}: a branch leads to a commit, and this is something else")
             if what == "large":
                 size, _, path = rest.partition(" ")
                 most = LIMITS.blob_bytes >> 20
@@ -106,12 +114,11 @@ class Push:
                 if not isinstance(event, Ended):
                     await self._hook.say(event.text)
                 elif event.outcome != "built":
-                    await self._hook.say(f"\nBuild failed for {named}/{update.new}\n{event.message}\n")
-                    await self._hook.refuse()
+                    await self._refuse(f"\nBuild failed for {named}/{update.new}\n{event.message}\n")
                 else:
                     await asyncio.to_thread(self._take_branch, plan)
                     await self._hook.say(f"\nBuild successful for {named}/{update.new}\n")
-                    await self._hook.take()
+                    await self._take()
             await self._git_has_ended.wait()
 
     def _take_branch(self, plan: Plan) -> None:
