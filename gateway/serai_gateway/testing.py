@@ -116,6 +116,15 @@ class Service:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
+    def remote(self, name: str, *, key: str | None = None, user: str = "me") -> str:
+        """The address of a repository ("owner/name"), with a key in it: the operator's unless told otherwise."""
+        credentials = f"{user}:{key or self.key}@" if key != "" else ""
+        return f"http://{credentials}127.0.0.1:{self.port}/git/{name}.git"
+
+    def push(self, folder: Path, name: str, *words: str, key: str | None = None) -> subprocess.CompletedProcess[str]:
+        """`git push` from the repository in `folder`: HEAD to main, unless told otherwise."""
+        return run_git(folder, "push", self.remote(name, key=key), *(words or ("HEAD:main",)))
+
     def environment(self) -> dict[str, str]:
         return {**os.environ, "SERAI_ADDRESS": self.address, "SERAI_API_KEY": self.key}
 
@@ -151,6 +160,32 @@ class Service:
     def _tail(self) -> str:
         logs = sorted((self.home / "logs").glob("*.log")) if self.home.exists() else []
         return "\n".join(f"--- {log.name}\n{log.read_text(errors='replace')[-2000:]}" for log in logs)
+
+
+def run_git(folder: Path, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """git as its users run it, but with no settings of this machine, and without asking anybody anything."""
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "LANG": "C.UTF-8",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_AUTHOR_NAME": "Ann Author",
+        "GIT_AUTHOR_EMAIL": "ann@users.noreply",
+        "GIT_COMMITTER_NAME": "Ann Author",
+        "GIT_COMMITTER_EMAIL": "ann@users.noreply",
+    }
+    command = ["git", "-c", "init.defaultBranch=main", *words]
+    settings: dict[str, Any] = {"capture_output": True, "text": True, "timeout": PATIENCE_S, "env": environment}
+    return subprocess.run(command, cwd=folder, check=False, **(settings | options))
+
+
+def commit_all(folder: Path, message: str = "a change") -> str:
+    """The hash of a new commit of all that is in `folder`, which becomes a repository if it is none."""
+    for words in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--allow-empty", "-m", message]):
+        done = run_git(folder, *words)
+        assert done.returncode == 0, done.stderr
+    return run_git(folder, "rev-parse", "HEAD").stdout.strip()
 
 
 def write_algorithm(
