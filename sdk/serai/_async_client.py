@@ -4,14 +4,20 @@ import asyncio
 import os
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from functools import partial
 from typing import Any, BinaryIO
 
 import httpx2
 
 from serai import _http
+from serai._account_asks import organizations, users
+from serai._algorithm_asks import listing
+from serai._ask import Ask, Conversation, Pages, T, next_marker
+from serai._async_managed import AsyncManagedAlgorithm, AsyncOrganizationHandle, AsyncUserHandle
 from serai._events import Listener, OnProgress, OnWaiting
 from serai._logs import LogEntry, LogQuestion, OnBreak, read_logs_async
 from serai._packing import BLOCK_BYTES, pack
+from serai._records import Organization, User
 from serai._requests import (
     Options,
     OutputType,
@@ -19,7 +25,6 @@ from serai._requests import (
     Request,
     call_request,
     exists_request,
-    listing_request,
     make_options,
     parse_reference,
     pool_request,
@@ -36,11 +41,10 @@ from serai._responses import (
     read_error,
     read_exists,
     read_object,
-    read_page,
     read_publish_line,
 )
 from serai._streams import AsyncStream
-from serai.errors import BadAnswer, ConnectionFailed
+from serai.errors import ConnectionFailed
 from serai.settings import load_settings
 
 
@@ -79,18 +83,25 @@ class AsyncClient:
         """The algorithm `owner/name` or `owner/name/version`. Asks nobody; raises ValueError if it is no such name."""
         return AsyncAlgorithm(self, parse_reference(reference))
 
-    async def algorithms(self, query: str = "") -> AsyncIterator[AlgorithmInfo]:
-        """The algorithms you may call, those that match `query` if one is given. Fetches page by page."""
-        marker: str | None = None
-        while True:
-            page = read_page(*await self._send(listing_request(query, marker)))
-            for info in page.results:
-                yield info
-            if page.marker is None:
-                return
-            if page.marker == marker:
-                raise BadAnswer("the listing does not advance: its marker names the same page again")
-            marker = page.marker
+    def algorithms(self, query: str = "", owner: str | None = None) -> AsyncIterator[AlgorithmInfo]:
+        """The algorithms you may call, those that match `query` and belong to `owner` if given. Page by page."""
+        return self._all(partial(listing, query, owner))
+
+    def user(self, name: str = "me") -> AsyncUserHandle:
+        """A user, for its keys and what is known of it; `me` is whoever has this client's key. Asks nobody."""
+        return AsyncUserHandle(self, name)
+
+    def users(self) -> AsyncIterator[User]:
+        """All users, page by page. The operator's key only."""
+        return self._all(users)
+
+    def organization(self, name: str) -> AsyncOrganizationHandle:
+        """An organization, for its members and keys. Asks nobody."""
+        return AsyncOrganizationHandle(self, name)
+
+    def organizations(self) -> AsyncIterator[Organization]:
+        """All organizations, page by page. The operator's key only."""
+        return self._all(organizations)
 
     async def publish(
         self,
@@ -133,6 +144,28 @@ class AsyncClient:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    async def _ask(self, ask: Ask[T]) -> T:
+        return ask.answer(*await self._send(ask.request))
+
+    async def _converse(self, conversation: Conversation[T]) -> T:
+        answer: Any = None
+        while True:
+            try:
+                ask = conversation.send(answer)
+            except StopIteration as ended:
+                return ended.value
+            answer = await self._ask(ask)
+
+    async def _all(self, pages: Pages[T]) -> AsyncIterator[T]:
+        marker: str | None = None
+        while True:
+            page = await self._ask(pages(marker))
+            for result in page.results:
+                yield result
+            if page.marker is None:
+                return
+            marker = next_marker(page.marker, marker)
 
     async def _send(self, request: Request) -> tuple[int, httpx2.Headers, bytes]:
         response = await self._open(request)
@@ -179,7 +212,7 @@ class AsyncClient:
         raise ConnectionFailed("the build's log ended without saying how the build ended", maybe_sent=True)
 
 
-class AsyncAlgorithm:
+class AsyncAlgorithm(AsyncManagedAlgorithm):
     """One algorithm of an asynchronous client."""
 
     def __init__(self, client: AsyncClient, reference: Reference) -> None:

@@ -4,14 +4,20 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from typing import Any, BinaryIO
 
 import httpx2
 
 from serai import _http
+from serai._account_asks import organizations, users
+from serai._algorithm_asks import listing
+from serai._ask import Ask, Conversation, Pages, T, next_marker
 from serai._events import Listener, OnProgress, OnWaiting
 from serai._logs import LogEntry, LogQuestion, OnBreak, read_logs
+from serai._managed import ManagedAlgorithm, OrganizationHandle, UserHandle
 from serai._packing import BLOCK_BYTES, pack
+from serai._records import Organization, User
 from serai._requests import (
     Options,
     OutputType,
@@ -19,7 +25,6 @@ from serai._requests import (
     Request,
     call_request,
     exists_request,
-    listing_request,
     make_options,
     parse_reference,
     pool_request,
@@ -36,11 +41,10 @@ from serai._responses import (
     read_error,
     read_exists,
     read_object,
-    read_page,
     read_publish_line,
 )
 from serai._streams import Stream
-from serai.errors import BadAnswer, ConnectionFailed
+from serai.errors import ConnectionFailed
 from serai.settings import load_settings
 
 
@@ -79,17 +83,25 @@ class Client:
         """The algorithm `owner/name` or `owner/name/version`. Asks nobody; raises ValueError if it is no such name."""
         return Algorithm(self, parse_reference(reference))
 
-    def algorithms(self, query: str = "") -> Iterator[AlgorithmInfo]:
-        """The algorithms you may call, those that match `query` if one is given. Fetches page by page."""
-        marker: str | None = None
-        while True:
-            page = read_page(*self._send(listing_request(query, marker)))
-            yield from page.results
-            if page.marker is None:
-                return
-            if page.marker == marker:
-                raise BadAnswer("the listing does not advance: its marker names the same page again")
-            marker = page.marker
+    def algorithms(self, query: str = "", owner: str | None = None) -> Iterator[AlgorithmInfo]:
+        """The algorithms you may call, those that match `query` and belong to `owner` if given. Page by page."""
+        return self._all(partial(listing, query, owner))
+
+    def user(self, name: str = "me") -> UserHandle:
+        """A user, for its keys and what is known of it; `me` is whoever has this client's key. Asks nobody."""
+        return UserHandle(self, name)
+
+    def users(self) -> Iterator[User]:
+        """All users, page by page. The operator's key only."""
+        return self._all(users)
+
+    def organization(self, name: str) -> OrganizationHandle:
+        """An organization, for its members and keys. Asks nobody."""
+        return OrganizationHandle(self, name)
+
+    def organizations(self) -> Iterator[Organization]:
+        """All organizations, page by page. The operator's key only."""
+        return self._all(organizations)
 
     def publish(
         self,
@@ -152,6 +164,27 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _ask(self, ask: Ask[T]) -> T:
+        return ask.answer(*self._send(ask.request))
+
+    def _converse(self, conversation: Conversation[T]) -> T:
+        answer: Any = None
+        while True:
+            try:
+                ask = conversation.send(answer)
+            except StopIteration as ended:
+                return ended.value
+            answer = self._ask(ask)
+
+    def _all(self, pages: Pages[T]) -> Iterator[T]:
+        marker: str | None = None
+        while True:
+            page = self._ask(pages(marker))
+            yield from page.results
+            if page.marker is None:
+                return
+            marker = next_marker(page.marker, marker)
+
     def _send(self, request: Request) -> tuple[int, httpx2.Headers, bytes]:
         response = self._open(request)
         try:
@@ -197,7 +230,7 @@ class Client:
         raise ConnectionFailed("the build's log ended without saying how the build ended", maybe_sent=True)
 
 
-class Algorithm:
+class Algorithm(ManagedAlgorithm):
     """One algorithm of a client. Algorithmia's users know `pipe`, `set_options` and `exists`."""
 
     def __init__(self, client: Client, reference: Reference) -> None:

@@ -148,8 +148,10 @@ def exists_request(reference: Reference) -> Request:
     return Request("GET", f"/v1/algorithms/{quote(reference.owner)}/{quote(reference.name)}")
 
 
-def listing_request(query: str, marker: str | None) -> Request:
+def listing_request(query: str, owner: str | None, marker: str | None) -> Request:
     fields = [("q", query)] if query else []
+    if owner:
+        fields.append(("owner", owner))
     fields.append(("limit", str(PAGE_LENGTH)))
     if marker is not None:
         fields.append(("marker", marker))

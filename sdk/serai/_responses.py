@@ -5,7 +5,7 @@ import binascii
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from serai._requests import OutputType
 from serai.errors import AlgorithmError, ApiError, BadAnswer, NotFound, SeraiError, class_of_status
@@ -46,11 +46,15 @@ class AlgorithmInfo:
     version: str | None = None  # the newest one you may call
     tagline: str = ""
     visibility: str = "public"
+    state: str = "published"  # or "built": has no number yet; or "empty": nothing was built; its owner's only
+
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    results: tuple[AlgorithmInfo, ...]
+class Page(Generic[_T]):
+    results: tuple[_T, ...]
     marker: str | None  # where the next page begins; None: this was the last
 
 
@@ -98,9 +102,7 @@ def read_exists(status: int, headers: Mapping[str, str], body: bytes) -> bool:
     raise error
 
 
-def read_page(status: int, headers: Mapping[str, str], body: bytes) -> Page:
-    if not _is_success(status):
-        raise read_error(status, headers, body)
+def read_page(body: bytes) -> Page[AlgorithmInfo]:
     answer = _object(body)
     results = answer.get("results")
     if not isinstance(results, list):
@@ -171,7 +173,8 @@ def _api_error(message: str, status: int, fields: dict[str, Any], headers: Mappi
     return class_of_status(status)(
         message,
         status=status,
-        code=_text(fields.get("code")),
+        code=_text(fields.get("reason")) or _text(fields.get("code")),
+        number=_number(fields.get("code")),
         request_id=_text(fields.get("request_id")) or headers.get("x-request-id", ""),
         retriable=fields["retriable"] is True if "retriable" in fields else status in (429, 502, 503),
         retry_after_s=_seconds(headers.get("retry-after")),
@@ -222,6 +225,7 @@ def _read_info(item: Any) -> AlgorithmInfo:
         _text(item.get("version")) or None,
         _text(item.get("tagline")),
         _text(item.get("visibility")) or "public",
+        _text(item.get("state")) or "published",
     )
 
 
@@ -244,6 +248,10 @@ def _text(value: Any) -> str:
     if isinstance(value, str):
         return value
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else ""
+
+
+def _number(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _seconds(text: str | None) -> float | None:

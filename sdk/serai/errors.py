@@ -6,7 +6,7 @@
       ├── BadAnswer               an answer came, but not one of Serai's
       ├── SettingsError           address, key or profile are missing or malformed
       ├── FolderError             a folder that cannot be published
-      └── ApiError                the platform refused: status, code, message, request_id, retriable
+      └── ApiError                the platform refused: status, code, number, message, request_id, retriable
             ├── InvalidRequest    400, 405, 415, 422
             ├── Unauthorized      401   no key, or not one of this server's
             ├── PaymentRequired   402   out of credit
@@ -100,7 +100,7 @@ class FolderError(SeraiError):
 
 
 class ApiError(SeraiError):
-    """The platform refused the request."""
+    """The platform refused the request. With a `status` of 0 it was not even asked: what it said before is enough."""
 
     def __init__(
         self,
@@ -111,16 +111,18 @@ class ApiError(SeraiError):
         request_id: str = "",
         retriable: bool = False,
         retry_after_s: float | None = None,
+        number: int | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
-        self.code = code
+        self.code = code  # a word: not_found
+        self.number = number  # the management API's, as Algorithmia counted them: 1014
         self.request_id = request_id
         self.retriable = retriable
         self.retry_after_s = retry_after_s
 
     def __str__(self) -> str:
-        return f"{self.message} ({self.code or 'HTTP'} {self.status})"
+        return f"{self.message} ({self.code or 'HTTP'} {self.status})" if self.status else self.message
 
 
 class InvalidRequest(ApiError):

@@ -251,7 +251,7 @@ def test_an_answer_that_is_not_serais_is_a_bad_answer(answer: bytes):
 )
 def test_a_listing_that_is_none_is_a_bad_answer(answer: Any):
     with pytest.raises(errors.BadAnswer):
-        read_page(200, {}, body(answer))
+        read_page(body(answer))
 
 
 def test_a_build_ends_in_a_version_or_an_error():
