@@ -51,6 +51,7 @@ class Asked:
     depth: int = 0
     gone: Gone | None = None
     secrets: Secrets = NO_SECRETS  # of the algorithm, for its replicas
+    only_load: bool = False  # as in `Call`
 
 
 class CallerGone(Exception):

@@ -180,6 +180,7 @@ class Route:
             wants_items,
             asked.root,
             asked.depth,
+            asked.only_load,
         )
 
     async def _is_there(self, deadline: float) -> bool:

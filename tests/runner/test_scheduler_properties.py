@@ -62,10 +62,11 @@ class World(RuleBasedStateMachine):
         payer=st.sampled_from("abc"),
         timeout_s=st.sampled_from([0.0, 0.01, 1.0, 60.0, 60.0]),
         size=st.integers(0, 900),
+        only_load=st.booleans(),
     )
-    def call(self, version: int, payer: str, timeout_s: float, size: int) -> None:
+    def call(self, version: int, payer: str, timeout_s: float, size: int, only_load: bool = False) -> None:
         number = len(self.calls) + 1
-        message = Call(number, "v", "json", self.now + timeout_s, "req", payer)
+        message = Call(number, "v", "json", self.now + timeout_s, "req", payer, only_load=only_load)
         self.calls.append(
             self.scheduler.on_call(None, message, bytes(size), self.versions[version % len(self.versions)], self.now)
         )

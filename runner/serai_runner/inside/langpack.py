@@ -10,6 +10,7 @@ del sys.path[0]  # our folder: its modules are none of the author's
 
 import base64  # noqa: E402
 import importlib  # noqa: E402
+import inspect  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
 import traceback  # noqa: E402
@@ -24,6 +25,12 @@ def main() -> None:
     apply = getattr(module, "apply", None)
     if not callable(apply):
         sys.exit(f"src/{sys.argv[1]}.py has no function apply(input)")
+    try:
+        inspect.signature(apply).bind(None)
+    except TypeError as error:
+        sys.exit(f"TypeError: src/{sys.argv[1]}.py: apply is called with one argument, the input: {error}")
+    except ValueError:  # a native function, which does not say
+        pass
     print("PIPE_INIT_COMPLETE", flush=True)  # noqa: T201
     for line in sys.stdin:
         reply = _answer(apply, json.loads(line))

@@ -11,6 +11,9 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+#: The flag of functions with *args, as `inspect` has it.
+_VARARGS = 0x04
+
 
 def import_ours() -> None:
     """What authors import from us, found before their folders are searched."""
@@ -33,7 +36,19 @@ def import_author(job: dict[str, Any]) -> types.ModuleType:
     module = importlib.import_module(f"src.{job['entry']}")
     if not callable(getattr(module, "apply", None)):
         raise AttributeError(f"src/{job['entry']}.py has no function apply(input)")
+    if not _takes_input(module.apply):
+        raise TypeError(f"src/{job['entry']}.py: apply is called with one argument: write def apply(input)")
     return module
+
+
+def _takes_input(apply: Any) -> bool:
+    """Whether it can be called with one argument. Said by hand: `inspect` takes as long to import as all of us."""
+    if type(apply) is not types.FunctionType:
+        return True  # an object or a native function: it knows by itself
+    code = apply.__code__
+    num_needed = code.co_argcount - len(apply.__defaults__ or ())
+    takes_any = bool(code.co_argcount or code.co_flags & _VARARGS)
+    return num_needed <= 1 and takes_any and code.co_kwonlyargcount <= len(apply.__kwdefaults__ or ())
 
 
 def prepare(module: types.ModuleType, finish: Callable[[Any], Any]) -> None:

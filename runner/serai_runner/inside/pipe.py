@@ -32,14 +32,18 @@ def serve(link: HostLink, output: Output, job: dict[str, Any]) -> None:
         _refuse(link, str(error), "")
         return
     try:
-        process.wait_ready()
+        answer = process.wait_ready()
+        if answer and b'"is_complaint": true' not in answer:
+            raise PipeEnded("answered before it was ready", answer)
     except PipeEnded as error:
-        trace = error.stacktrace or output.text()
-        reason = _headline(trace)
+        reason, trace = _why(error.answer)
+        trace = trace or output.text()
+        reason = reason or _headline(trace)
         _refuse(link, f"{error}: {reason}" if reason else str(error), trace)
         return
     process.collect_output()
-    link.send([_wire.READY, "", "", False, ""], output.take())
+    complaint, trace = _why(answer)
+    link.send([_wire.READY, "", trace, False, "", complaint], output.take())
     _answer_calls(link, output, process, Scratch(is_private=job["is_private"]))
     process.stop()
 
@@ -52,6 +56,22 @@ def _headline(text: str) -> str:
     """The line of what a process printed that says why it ended: the last that names an error, else the last."""
     reasons = _REASON.findall(text)
     return reasons[-1].strip() if reasons else text.rstrip().rpartition("\n")[2]
+
+
+def _why(answer: bytes) -> tuple[str, str]:
+    """Message and stack trace of an answer that came before anything was asked: Algorithmia's way to fail."""
+    if not answer:
+        return "", ""
+    try:
+        decode_reply(answer)
+    except PipeFailure as error:
+        message = str(error) or error.error_type
+        return errors.clip(message, errors.MAX_MESSAGE_BYTES), errors.clip(
+            error.stacktrace, errors.MAX_STACKTRACE_BYTES
+        )
+    except values.ResultRefused as error:
+        return str(error), ""
+    return "", ""
 
 
 def _refuse(link: HostLink, message: str, trace: str) -> None:

@@ -16,14 +16,16 @@ _READY_MARK = b"PIPE_INIT_COMPLETE"
 #: Base64 of the largest result, with room for its wrapping.
 _MAX_REPLY_BYTES = 24 * 1024 * 1024
 _CHUNK_BYTES = 256 * 1024
+#: So long after an answer that nobody asked for, the process says that it is ready, or is taken for broken.
+_EARLY_MS = 1000
 
 
 class PipeEnded(Exception):
     """The process ended, or gave up, before it was ready."""
 
-    def __init__(self, message: str, stacktrace: str = "") -> None:
+    def __init__(self, message: str, answer: bytes = b"") -> None:
         super().__init__(message)
-        self.stacktrace = stacktrace
+        self.answer = answer  # that it gave before it was asked
 
 
 class PipeProcess:
@@ -52,21 +54,31 @@ class PipeProcess:
         self._busy = threading.Lock()  # held while a request runs
         threading.Thread(target=self._watch, daemon=True).start()
 
-    def wait_ready(self) -> None:
-        """Raises PipeEnded."""
+    def wait_ready(self) -> bytes:
+        """What it has answered before it was asked, if it has. Raises PipeEnded."""
+        has_answered, answer = False, b""
         poller = _poller(self._ready_read, self._exited, self._fifo)
         while True:
-            ready = {fd for fd, _ in poller.poll()}
-            if self._ready_read in ready:
-                return
-            if self._fifo in ready:
-                raise PipeEnded("answered before it was ready", self._read_early_answer())
-            if self._exited in ready:
+            ready = {fd for fd, _ in poller.poll(_EARLY_MS if has_answered else None)}
+            if self._fifo in ready and not has_answered:
+                has_answered, answer = True, self._read_early_answer()
+                poller.unregister(self._fifo)
+                self._fifo = self._open_fifo(replacing=self._fifo)
+            elif self._ready_read in ready:
+                return answer
+            elif self._exited in ready:
                 self.collect_output()
                 if self._before_ready is None:  # ready, and ended right after: the first request will tell
-                    return
+                    return answer
                 self._output.write(self._before_ready)
-                raise PipeEnded(f"exited with code {_code(self._process.wait())}")
+                how = (
+                    "answered before it was ready"
+                    if has_answered
+                    else f"exited with code {_code(self._process.wait())}"
+                )
+                raise PipeEnded(how, answer)
+            elif not ready:
+                raise PipeEnded("answered before it was ready", answer)
 
     def request(self, line: bytes) -> bytes:
         """Send one request; the raw answer. When the process dies instead, so do we, in the same way."""
@@ -120,11 +132,16 @@ class PipeProcess:
             elif self._exited in ready:  # and it has left nothing to read
                 self._die_alike()
 
-    def _read_early_answer(self) -> str:
+    def _read_early_answer(self) -> bytes:
+        """To its end: its writer closes the FIFO, or ends."""
         data = b""
-        while part := _read(self._fifo):
-            data += part
-        return data.decode("utf-8", "replace")
+        poller = _poller(self._fifo)
+        while len(data) <= _MAX_REPLY_BYTES and poller.poll(_EARLY_MS):
+            part = _read(self._fifo)
+            if part == b"":
+                break
+            data += part or b""
+        return data
 
     @staticmethod
     def _open_fifo(replacing: int | None = None) -> int:

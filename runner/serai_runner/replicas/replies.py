@@ -39,5 +39,10 @@ def without_secrets(message: _Told, secrets: Secrets) -> _Told:
     if isinstance(message, Ending):
         return dataclasses.replace(message, how=hide(message.how), output=hide(message.output))
     if isinstance(message, Ready):
-        return msgspec.structs.replace(message, error=hide(message.error), stacktrace=hide(message.stacktrace))
+        return msgspec.structs.replace(
+            message,
+            error=hide(message.error),
+            stacktrace=hide(message.stacktrace),
+            complaint=hide(message.complaint),
+        )
     return msgspec.structs.replace(message, message=hide(message.message), stacktrace=hide(message.stacktrace))

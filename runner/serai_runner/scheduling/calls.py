@@ -55,8 +55,8 @@ class ReplicaState:
     """What the scheduler knows of one replica process."""
 
     __slots__ = (
-        "doom", "ghosts", "id", "idle_since", "in_flight", "in_flight_bytes", "last_event", "min_depth", "num_replies",
-        "phase", "retired", "secrets", "started_at", "strays", "version",
+        "complaint", "doom", "ghosts", "id", "idle_since", "in_flight", "in_flight_bytes", "last_event", "min_depth",
+        "num_replies", "phase", "retired", "secrets", "started_at", "strays", "version",
     )  # fmt: skip
 
     def __init__(self, replica_id: int, version: VersionState, now: float, min_depth: int = 0) -> None:
@@ -67,6 +67,7 @@ class ReplicaState:
         #: calls of the same version could hold all its replicas for ever.
         self.min_depth = min_depth
         self.phase: Phase = "starting"
+        self.complaint: tuple[str, str] | None = None  # why every call will fail, and its stack trace
         self.doom: Doom = ""
         self.retired: Doom = ""  # takes no more calls, and is killed for this reason when it has answered those it has
         #: In the order sent, so the first `concurrency` of them may have been begun and no others.

@@ -120,6 +120,8 @@ class Scheduler:
             self.fleet.start_failed(replica, message.error, message.stacktrace, False, now)
             self.fleet.doom(replica, "init")
             return
+        if message.complaint:
+            replica.complaint = (message.complaint, message.stacktrace)
         self.fleet.ready(replica, now)
         self._dispatch(version, now)
         self.fleet.ensure(version, now)
@@ -251,6 +253,9 @@ class Scheduler:
             self._send(replica, call, now)
 
     def _send(self, replica: ReplicaState, call: PendingCall, now: float) -> None:
+        if call.call.only_load:
+            self._tell_loaded(replica, call)
+            return
         if not replica.in_flight:
             replica.last_event = now
         call.replica = replica
@@ -261,6 +266,13 @@ class Scheduler:
             self.fleet.wake_at = call.deadline
         self.figures.waited(now - call.arrived)
         self._effects.send(replica, call)
+
+    def _tell_loaded(self, replica: ReplicaState, call: PendingCall) -> None:
+        """This replica has loaded its code, which is all that was asked."""
+        if replica.complaint is None:
+            self._end(call, "succeeded", Result(call.call.id, "void", 0.0), b"")
+        else:
+            self._end(call, "failed", Failure(call.call.id, "LoadingError", *replica.complaint), b"")
 
     def _tell_waiting(self, call: PendingCall, now: float) -> None:
         """Why it waits, to a caller who wants to know: at once, and again while that lasts."""

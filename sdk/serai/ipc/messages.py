@@ -58,6 +58,7 @@ class Call(msgspec.Struct, frozen=True, array_like=True, tag=2):
     wants_items: bool = False  # send what the algorithm yields as it comes, and how the call is doing
     root: str = ""  # call_id of the call that this one was made for; empty: it is nobody's child
     depth: int = 0  # calls above this one
+    only_load: bool = False  # run nothing: the answer is that a replica has loaded its code, or why it cannot
 
 
 class Cancel(msgspec.Struct, frozen=True, array_like=True, tag=3):
@@ -124,6 +125,7 @@ class Ready(msgspec.Struct, frozen=True, array_like=True, tag=9):
     stacktrace: str = ""
     is_template: bool = False  # it takes no calls, but Fork
     fork_after: ForkPoint = ""  # from where the next box of this version should fork, as this one has learnt
+    complaint: str = ""  # it takes calls, and has said why it will fail every one of them
 
 
 class Admit(msgspec.Struct, frozen=True, array_like=True, tag=10):
