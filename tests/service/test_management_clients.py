@@ -262,6 +262,35 @@ def test_the_generated_client_decodes_every_answer(author: Author, service: Serv
     assert gone.value.status == 404 and json.loads(gone.value.body) == {"error": "No such algorithm"}
 
 
+def test_the_generated_client_decodes_people(operator: Any) -> None:
+    api = operator.manageApi
+    user = generated.User(username=f"gen{uuid.uuid4().hex[:6]}", email="gen@example.com", resource_type="user")
+    made = api.create_user(user)
+    assert made.username == user.username and api.get_user(user.username) == made
+    assert api.update_user(user.username, generated.User(**_strings(user), fullname="Gen")).fullname == "Gen"
+    basic = next(one.id for one in api.get_all_organization_types() if one.name == "basic")
+    about = {"org_name": f"org{uuid.uuid4().hex[:6]}", "org_label": "O", "org_contact_name": "Gen"}
+    about |= {"org_email": "org@example.com", "type_id": basic, "resource_type": "organization"}
+    organization = api.create_organization(generated.Organization(**about))
+    assert organization.org_name == about["org_name"] and api.get_organization(organization.org_name) == organization
+    api.add_organization_member(organization.org_name, user.username)
+    members = {one["username"]: one["role"] for one in _page(api.list_members, organization.org_name)}
+    assert members == {"operator": "owner", user.username: "member"}
+    (unused,) = [one for one in _page(api.get_users, limit=1000) if one["username"] == user.username]
+    assert unused["email"] == "gen@example.com"
+    api.remove_organization_member(organization.org_name, user.username)
+    api.list_keys(organization.org_name)
+    api.delete_organization(organization.org_name)
+    api.delete_user(user.username)
+    with pytest.raises(generated.ApiException) as gone:
+        api.get_user(user.username)
+    assert gone.value.status == 404 and json.loads(gone.value.body)["error"]["code"] == 3000
+
+
+def _strings(model: Any) -> dict[str, Any]:
+    return {key: value for key, value in model.to_dict().items() if value is not None}
+
+
 @pytest.fixture
 def algo(author: Author, service: Service, tmp_path: Path) -> Callable[..., str]:
     """Run the package's own command, with a profile as it would have written it."""
