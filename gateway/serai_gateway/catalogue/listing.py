@@ -49,7 +49,7 @@ class Lists:
             # The marker is the last entry seen, so entries that come or go in between cost nobody a place.
             wanted = wanted.where(text >= marker.lower().replace("/", " ", 1) + _AFTER_SPACE)
         with self._database.read() as connection:
-            found = [algorithm_of(row) for row in connection.execute(wanted.limit(limit + 1))]
+            found = [algorithm_of(row) for row in connection.execute(wanted.limit(limit + 1)).all()]
             page = found[:limit]
             newest = _newest(connection, page)
             newest |= _built(connection, [algorithm for algorithm in page if algorithm.id not in newest])
@@ -90,7 +90,7 @@ def _newest(connection: sa.Connection, page: list[Algorithm]) -> dict[str, tuple
     )
     routed = {algorithm.id: most(algorithm.routing) for algorithm in page if algorithm.routing}
     newest: dict[str, tuple[Any, str, str]] = {}
-    for algorithm_id, semver, hash, public, deprecation in connection.execute(query):
+    for algorithm_id, semver, hash, public, deprecation in connection.execute(query).all():
         rank = (semver == routed.get(algorithm_id), public, deprecation is None, numbers.stored_semver(semver))
         if algorithm_id not in newest or rank > newest[algorithm_id][0]:
             newest[algorithm_id] = (rank, semver, hash)
