@@ -4,12 +4,18 @@ import json
 import os
 import subprocess
 import time
+import warnings
 from collections.abc import Iterator
 
 import pytest
 
 from serai_gateway.testing import PATIENCE_S, Answer, Service, until, write_algorithm
 from serai_gateway.write_behind import WRITE_S
+
+with warnings.catch_warnings():  # its modules have escapes that Python will refuse one day
+    warnings.simplefilter("ignore")
+    import Algorithmia
+    from Algorithmia.errors import AlgorithmException
 
 CANARY = "canary-7c1f9b2e-do-not-tell"
 
@@ -145,6 +151,22 @@ def enable_insights(service: Service, name: str) -> None:
         connection.execute(sa.update(versions).where(versions.c.algorithm_id == id).values(details=details))
         touch(connection)
     database.close()
+
+
+def test_algorithmias_client_sets_secrets_and_reads_errors(service: Service) -> None:
+    client = Algorithmia.client(service.key, service.address)
+    bank = client.algo("operator/nosy")
+    made = bank.set_secret("mine", "CLIENT_KEY", CANARY, "for the bank")
+    assert (made["short_name"], made["secret_key"], made["description"]) == ("mine", "CLIENT_KEY", "for the bank")
+    listed = bank.get_secrets()
+    assert listed["secrets"] == listed["results"] == [made]
+    [provider] = client.get_secret_providers()
+    assert made["provider_id"] == provider["id"]
+    with pytest.raises(AlgorithmException) as unknown:
+        client.get_algorithm_errors("hello")
+    assert unknown.value.message == "No such algorithm"
+    assert client.get_algorithm_errors(bank.get_algorithm_id()) == []
+    assert client.get_organization_errors("nobody") == client.get_user_errors("nobody") == []
 
 
 def test_the_errors_of_an_algorithm_are_listed(service: Service) -> None:
