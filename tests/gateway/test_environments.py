@@ -119,3 +119,10 @@ def test_what_is_not_here_says_so(ask: Ask, operation) -> None:
         error = answer.json()["error"]
         assert error["code"] == 5005 and error["retriable"] is False
         assert error["message"] == f"Feature not implemented. {operation.why}"
+
+
+def test_a_wrong_method_names_what_a_path_serves(ask: Ask) -> None:
+    refused = ask("PATCH", "/v1/organization/types")
+    assert _refusal(refused)[0] == 405 and refused.headers["allow"] == "GET, HEAD"
+    refused = ask("PATCH", "/v1/admin/features")
+    assert _refusal(refused)[0] == 405 and refused.headers["allow"] == ""
