@@ -9,6 +9,7 @@ import pytest
 
 from serai_gateway.caches import LOOK_AGAIN_S, CatalogueCache
 from serai_gateway.catalogue import Account, Caller, Catalogue, NewVersion, open_catalogue
+from serai_gateway.catalogue.testing import built
 from serai_gateway.errors import NotFound
 from serai_gateway.settings import Settings
 from serai_gateway.vault import open_vault
@@ -90,5 +91,30 @@ def test_what_a_member_saw_is_not_what_somebody_sees_who_has_left(
         await cache.version("team", "secret", None, before.account)  # a request that began when he belonged to it
         with pytest.raises(NotFound):
             await cache.version("team", "secret", None, after.account)
+
+    asyncio.run(ask())
+
+
+def test_calls_are_divided_anew_each_time_and_logs_are_of_one_version(
+    catalogue: Catalogue, alice: Account, tmp_path: Path
+) -> None:
+    tool = catalogue.create_algorithm(alice, "tool")
+    for number in (1, 2):
+        catalogue.publish_version(built(catalogue, tool, number), "minor", details={"sample_input": "x" * 1000})
+    catalogue.set_routing(tool, (("0.1.0", 75), ("0.2.0", 25)))
+    cache = CatalogueCache(catalogue, open_vault(tmp_path), Settings(tmp_path))
+
+    async def ask() -> None:
+        got = [(await cache.version("alice", "tool", None, alice))[0] for _ in range(2000)]
+        numbers = [version.semver for version in got]
+        assert 350 < numbers.count("0.2.0") < 650 and set(numbers) == {"0.1.0", "0.2.0"}
+        assert all("sample_input" not in version.details for version in got), "samples are large"
+        steady = {(await cache.version("alice", "tool", None, alice, steady=True))[0].semver for _ in range(100)}
+        assert steady == {"0.1.0"}
+        catalogue.set_routing(tool, (("0.2.0", 100),))
+        await asyncio.sleep(LOOK_AGAIN_S * 1.5)
+        await cache.caller_of_key("nobody's")  # looks
+        assert (await cache.version("alice", "tool", "latest", alice))[0].semver == "0.2.0"
+        assert (await cache.version("alice", "tool", None, alice))[0].semver == "0.2.0"
 
     asyncio.run(ask())
