@@ -164,7 +164,40 @@ def test_an_algorithms_error_shows_type_message_and_trace(capsys: Output):
     assert main(["call", "demo/fail", "-d", "x"]) == 1
     out, err = capsys.readouterr()
     assert out == ""
-    assert err == "InputError: cannot do that\n    File main.py, line 1\n"
+    assert err == "serai: InputError: cannot do that\n    File main.py, line 1\n  (request req-1)\n"
+
+
+def test_with_json_an_error_is_json_too(capsys: Output):
+    refusal = error_answer(503, "unavailable", "busy", retriable=True, **{"Retry-After": "4"})
+    with run_server(lambda request: refusal) as address:
+        for command in (["call", "a/b", "-d", "1"], ["algorithms"], ["versions", "a/b"], ["logs", "a/b"], ["pool"]):
+            assert main(["--address", address, *command, "--json"]) == 1
+            out, err = capsys.readouterr()
+            assert out == ""
+            assert json.loads(err) == {
+                "error": {
+                    "type": "Unavailable", "message": "busy", "status": 503, "code": "unavailable",
+                    "request_id": "req-1", "retriable": True, "retry_after_s": 4.0,
+                }
+            }  # fmt: skip
+    assert main(["call", "demo/fail", "-d", "x", "--json"]) == 1
+    error = json.loads(capsys.readouterr().err)["error"]
+    assert (error["type"], error["error_type"], error["stacktrace"]) == (
+        "AlgorithmError", "InputError", "File main.py, line 1",
+    )  # fmt: skip
+
+
+def test_a_refusal_of_the_management_api_shows_its_words_and_its_number(capsys: Output):
+    error = {"id": "x", "code": 1007, "reason": "conflict", "message": "nothing was built since; compile it again"}
+    with run_server(
+        lambda request: json_answer({"error": {**error, "status": 409, "request_id": "req-1"}}, 409)
+    ) as address:
+        assert main(["publish", "a/b", "--address", address]) == 1
+        assert capsys.readouterr().err == (
+            "serai: nothing was built since; compile it again\n  (conflict, HTTP 409, request req-1)\n"
+        )
+        assert main(["publish", "a/b", "--address", address, "--json"]) == 1
+        assert json.loads(capsys.readouterr().err)["error"]["number"] == 1007
 
 
 def test_a_refusal_shows_code_status_request_and_whether_to_try_again(capsys: Output):
@@ -202,6 +235,31 @@ def test_no_server_says_how_to_start_one(capsys: Output, monkeypatch: pytest.Mon
         ["call", "demo/echo/1.0.0", "-d", "1", "--version", "2.0.0"],
         ["call", "demo/echo", "-d", "1", "--version", "../x"],
         ["publish", "--public", "--private"],
+        ["publish", ".", "--minor"],
+        ["publish", "--notes", "new"],
+        ["publish", "a/b", "--minor", "--major"],
+        ["versions", "a/b/1.0.0"],
+        ["versions", "a/b", "--deprecate", "1.0.0"],
+        ["versions", "a/b", "--message", "why"],
+        ["versions", "a/b", "--limit", "0"],
+        ["route", "a/b", "1.0.0=50"],
+        ["route", "a/b", "1.0.0=50", "1.0.0=50"],
+        ["route", "a/b", "1.0=100"],
+        ["route", "a/b", "1.0.0", "--back"],
+        ["route", "a/b", "1.0.0=0", "1.1.0=100"],
+        ["builds", "a/b", "--log", "--compile"],
+        ["secrets", "a/b", "set"],
+        ["secrets", "a/b", "rm"],
+        ["secrets", "a/b", "get", "KEY"],
+        ["secrets", "a/b", "rm", "KEY", "--name", "x"],
+        ["keys", "add"],
+        ["keys", "--calls-only"],
+        ["keys", "--user", "a", "--organization", "b"],
+        ["accounts", "add", "ada"],
+        ["accounts", "rm"],
+        ["algorithms", "--mine", "--owner", "a"],
+        ["delete", "noname"],
+        ["clone", "a/b/1.0.0"],
         ["new", "no/name"],
         ["new"],
         ["version", "extra"],
@@ -239,10 +297,10 @@ def test_connection_options_count_before_and_after_the_command(
 def test_the_listing_is_a_table_or_json(capfd: pytest.CaptureFixture[str]):
     assert main(["algorithms"]) == 0
     assert capfd.readouterr().out.splitlines() == [
-        "NAME          VERSION  TAGLINE",
-        "demo/echo     1.0.0    Does echo",
-        "demo/fail     1.0.0    Does fail",
-        "demo/reverse  1.0.0    Does reverse",
+        "NAME          VERSION  FOR  TAGLINE",
+        "demo/echo     1.0.0    all  Does echo",
+        "demo/fail     1.0.0    all  Does fail",
+        "demo/reverse  1.0.0    all  Does reverse",
     ]
     assert main(["algorithms", "rev", "--json"]) == 0
     assert [info["name"] for info in json.loads(capfd.readouterr().out)] == ["reverse"]
@@ -255,17 +313,28 @@ def test_the_listing_is_a_table_or_json(capfd: pytest.CaptureFixture[str]):
 
 
 def test_a_tagline_cannot_break_the_table(capfd: pytest.CaptureFixture[str]):
-    row = {"owner": "a", "name": "b", "version": None, "tagline": "x\n\x1b[2Jy\tz", "visibility": "private"}
+    row = {
+        "owner": "a",
+        "name": "b",
+        "version": None,
+        "tagline": "x\n\x1b[2Jy\tz",
+        "visibility": "private",
+        "state": "empty",
+    }
     with run_server(lambda request: json_answer({"results": [row], "marker": None})) as address:
         assert main(["algorithms", "--address", address]) == 0
-    assert capfd.readouterr().out.splitlines()[1] == "a/b (private)  -        x \\x1b[2Jy z"
+    assert capfd.readouterr().out.splitlines()[1] == "a/b   not built yet  owner  x \\x1b[2Jy z"
 
 
-def test_a_new_algorithm_works_and_can_be_published(market: FakeMarket, capfd: pytest.CaptureFixture[str]):
+def test_a_new_algorithm_works_and_can_be_published(
+    address: str, market: FakeMarket, capfd: pytest.CaptureFixture[str]
+):
     import tomllib
 
     assert main(["new", "greet-all", "--owner", "vision", "--dir", "some where"]) == 0
-    publish, call = capfd.readouterr().out.splitlines()
+    publish, cd, *_, remote, push, call = capfd.readouterr().out.splitlines()
+    assert cd == "cd 'some where'" and push == "git push -u origin HEAD"
+    assert remote == f"git remote add origin {address}/git/vision/greet-all.git"
     assert publish.endswith("serai publish 'some where'")
     assert call.endswith("serai call vision/greet-all -d HAL")
     assert shutil.which(shlex.split(publish)[0]), "it can be pasted as it is"
@@ -460,3 +529,36 @@ def test_ctrl_c_is_quiet():
             assert process.communicate(timeout=60) == (b"", b"")
         done.set()
     assert process.returncode == 130
+
+
+def test_nothing_is_deleted_where_nobody_can_be_asked(market: FakeMarket):
+    for arguments in (["delete", "demo/echo"], ["accounts", "rm", "ada"]):
+        done = subprocess.run(command(*arguments), stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+        assert done.returncode == 2 and b"--yes says that it is meant" in done.stderr
+    assert market.received == []
+
+
+def test_a_folder_that_looks_like_an_algorithm_is_not_guessed(market: FakeMarket, capsys: Output):
+    Path("demo/echo").mkdir(parents=True)
+    assert main(["publish", "demo/echo"]) == 2
+    assert "write ./demo/echo, or algo://demo/echo for the algorithm" in capsys.readouterr().err
+    assert main(["publish", "./demo/echo"]) == 1
+    assert "algorithm.toml" in capsys.readouterr().err
+    assert market.received == []
+
+
+def test_git_gets_the_key_for_this_server_alone(address: str, monkeypatch: pytest.MonkeyPatch):
+    def answered(operation: str, said: str, *options: str) -> str:
+        done = subprocess.run(
+            command("credential", *options, operation), input=said, capture_output=True, text=True, timeout=60
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    host = address.removeprefix("http://")
+    assert answered("get", f"protocol=http\nhost={host}\n\n") == "username=key\npassword=simkey\n"
+    assert answered("get", f"protocol=http\nhost={host}\nusername=ada\n") == "username=ada\npassword=simkey\n"
+    for other in (f"protocol=https\nhost={host}\n", "protocol=http\nhost=github.com\n", ""):
+        assert answered("get", other) == ""
+    assert answered("store", f"protocol=http\nhost={host}\n") == answered("erase", "") == ""
+    assert answered("get", f"protocol=http\nhost={host}\n", "--address", "http://127.0.0.1:1") == ""

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import serai
+from serai.cli import COMMANDS
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -22,7 +23,7 @@ def test_what_an_authors_interpreter_may_import_needs_no_other_package(module: s
     assert modules_after(module) == {"serai"}
 
 
-@pytest.mark.parametrize("command", ["version", "new", "up", "call", "publish", "algorithms", "logs", "pool"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_no_command_loads_the_http_library_before_it_connects(command: str):
     assert modules_after(f"serai.cli.{command}") == {"serai"}
 

@@ -18,10 +18,20 @@ COMMANDS = {
     "up": "start everything on this machine",
     "call": "call an algorithm",
     "new": "make a folder with a working algorithm",
-    "publish": "publish the algorithm in a folder",
+    "clone": "get the repository of an algorithm, ready to push",
+    "publish": "publish the algorithm in a folder, or the last push of one",
     "algorithms": "list the algorithms you may call",
+    "show": "show one algorithm: what it is, runs and needs",
+    "versions": "list the versions of an algorithm, and deprecate one",
+    "route": "divide calls among versions: roll back, try a new one on some",
+    "builds": "list the builds of an algorithm, show their logs, start one",
     "logs": "show what an algorithm of yours printed, and how it failed",
+    "secrets": "list, set and remove what only the algorithm may see",
+    "delete": "delete an algorithm",
+    "keys": "list, make and revoke API keys",
+    "accounts": "list, add and remove users (operator)",
     "pool": "show what is in memory and why, and steer it",
+    "credential": "give git the key, for clone and push",
     "version": "say which version this is",
 }
 
@@ -60,8 +70,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_PIPE_CLOSED
     except SeraiError as error:
         complain(error)
-        if isinstance(error, Unauthorized):
-            say(_WHERE_KEYS_COME_FROM)
         return EXIT_ERROR
     return status
 
@@ -83,7 +91,15 @@ def _run(argv: list[str]) -> int:
         if before:
             parser.error("`serai up` takes its options after the word up")
         return module.start(arguments)
-    return module.run(command_parser(command).parse_args(arguments, options))
+    args = command_parser(command).parse_args(arguments, options)
+    try:
+        return module.run(args)
+    except SeraiError as error:
+        as_json = getattr(args, "json", False)
+        complain(error, as_json)
+        if isinstance(error, Unauthorized) and not as_json:
+            say(_WHERE_KEYS_COME_FROM)
+        return EXIT_ERROR
 
 
 def command_parser(command: str) -> argparse.ArgumentParser:

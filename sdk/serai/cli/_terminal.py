@@ -5,7 +5,7 @@ import os
 import re
 import sys
 import textwrap
-from typing import Any
+from typing import Any, TextIO
 
 from serai.errors import AlgorithmError, ApiError, SeraiError
 
@@ -15,6 +15,7 @@ _VISIBLE = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)
 _JSON_TOKEN = re.compile(
     r"""(?P<key>"(?:[^"\\]|\\.)*"(?=\s*:))|(?P<string>"(?:[^"\\]|\\.)*")|(?P<word>\b(?:true|false|null)\b)|(?P<number>-?\d[\d.eE+-]*)"""
 )
+_RED, _PLAIN = "\x1b[31m", "\x1b[0m"
 _COLOURS = {"key": "34", "string": "32", "word": "35", "number": "36"}
 
 
@@ -24,7 +25,11 @@ def printable(text: str) -> str:
 
 
 def wants_colour() -> bool:
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return _colours(sys.stdout)
+
+
+def _colours(stream: TextIO) -> bool:
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def pretty_json(value: Any) -> str:
@@ -64,20 +69,48 @@ def say(text: str) -> None:
     print(printable(text), file=sys.stderr, flush=True)
 
 
-def complain(error: SeraiError) -> None:
-    """What went wrong, and what to do where the error knows."""
+def confirm(question: str) -> bool:
+    """Whether somebody at a terminal says yes."""
+    print(f"{printable(question)} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def complain(error: SeraiError, as_json: bool = False) -> None:
+    """What went wrong, and what to do where the error knows; for programs, one line of JSON."""
+    if as_json:
+        print(json.dumps({"error": _fields(error)}), file=sys.stderr, flush=True)
+        return
+    what = error.message
     if isinstance(error, AlgorithmError):
-        say(f"{error.error_type}: {error.message}")
-        if error.stacktrace:
-            say(textwrap.indent(error.stacktrace.rstrip(), "    "))
-        return
-    say(f"serai: {error.message}")
-    if not isinstance(error, ApiError):
-        return
+        what = f"{error.error_type}: {what}"
+    lead = f"{_RED}serai:{_PLAIN}" if _colours(sys.stderr) else "serai:"
+    print(f"{lead} {printable(what)}", file=sys.stderr, flush=True)
+    if isinstance(error, AlgorithmError) and error.stacktrace:
+        say(textwrap.indent(error.stacktrace.rstrip(), "    "))
+    if facts := _facts(error):
+        say(f"  ({', '.join(facts)})")
+
+
+def _facts(error: SeraiError) -> list[str]:
+    """What identifies it to whoever runs the server, and whether to try again."""
+    if isinstance(error, AlgorithmError):
+        return [f"request {error.request_id}"] if error.request_id else []
+    if not isinstance(error, ApiError) or not error.status:
+        return []
     facts = [error.code or "no code", f"HTTP {error.status}"]
     if error.request_id:
         facts.append(f"request {error.request_id}")
     if error.retriable:
         wait = f" in {error.retry_after_s:g} s" if error.retry_after_s else ""
         facts.append(f"try again{wait}")
-    say(f"  ({', '.join(facts)})")
+    return facts
+
+
+def _fields(error: SeraiError) -> dict[str, Any]:
+    """All that is known of it; what is not known is left out."""
+    names = (
+        "message", "status", "code", "number", "error_type", "stacktrace", "request_id", "retriable", "retry_after_s",
+        "maybe_sent",
+    )  # fmt: skip
+    known = {name: getattr(error, name, None) for name in names}
+    return {"type": type(error).__name__} | {name: value for name, value in known.items() if value not in (None, "", 0)}

@@ -5,14 +5,19 @@ import re
 import shlex
 from pathlib import Path
 
+from serai.cli._connection import add_connection_options
+from serai.cli._git import helper, helper_name, repository
 from serai.cli._starters import LANGUAGES, module_name, starter
 from serai.cli._terminal import say, show_text
 from serai.cli.program import program
 from serai.errors import SeraiError
+from serai.settings import load_settings
 
 __all__ = ["EXAMPLE", "add_arguments", "module_name", "run", "write_algorithm"]
 
 EXAMPLE = """
+It says how to publish with or without git. The address of the server is put into what it says; nobody is asked.
+
 example:
   serai new classify --owner vision
   serai publish classify
@@ -38,13 +43,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"what it is written in (default {LANGUAGES[0]}); c shows how any compiled language goes",
     )
     parser.add_argument("--dir", metavar="D", help="where to make it (default: ./NAME)")
+    add_connection_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    profile = getattr(args, "profile", None)
+    settings = load_settings(getattr(args, "key", None), getattr(args, "address", None), profile)
     folder = Path(args.dir or args.name)
     write_algorithm(folder, args.owner, args.name, args.language)
-    say(f"made {folder}; publish and call it with")
-    show_text(f"{program()} publish {shlex.quote(str(folder))}\n{program()} call {args.owner}/{args.name} -d HAL")
+    where = shlex.quote(str(folder))
+    say(f"made {folder}; publish it with")
+    show_text(f"{program()} publish {where if '/' not in where or where[0] in '/.' else f'./{where}'}")
+    say("or with git, where every push is built before it is taken:")
+    show_text("\n".join((
+        f"cd {where}",
+        "git init -q && git add . && git commit -q -m 'First version'",
+        f"git config {helper_name(settings)} {shlex.quote(helper(settings, profile))}",
+        f"git remote add origin {repository(settings, args.owner, args.name)}",
+        "git push -u origin HEAD",
+    )))  # fmt: skip
+    say("and call it with")
+    show_text(f"{program()} call {args.owner}/{args.name} -d HAL")
     return 0
 
 

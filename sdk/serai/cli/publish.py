@@ -1,14 +1,17 @@
-"""Publish the algorithm in a folder: what `git push` does, without git. The build's log appears while it runs."""
+"""Publish the algorithm in a folder, without git, while the build's log appears; or what `git push` built last."""
 
 import argparse
 import json
+import re
 import shlex
+import sys
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from serai.cli._connection import add_connection_options, connect
-from serai.cli._terminal import say, show_text
+from serai.cli._named import add_json
+from serai.cli._terminal import say, show_json, show_text
 from serai.cli.program import program
 
 if TYPE_CHECKING:
@@ -17,29 +20,85 @@ if TYPE_CHECKING:
 #: Longest sample input that is shown in full.
 _MAX_SAMPLE = 80
 
+#: An algorithm's name; a folder that looks like one is written with ./ before it.
+_ALGORITHM = re.compile(r"algo://[^/]+/[^/]+|[A-Za-z][A-Za-z0-9_-]*/[A-Za-z][A-Za-z0-9_-]*")
+
 EXAMPLE = """
-Sent are the folder's regular files, except .git, __pycache__ and .venv.
+A folder is built, committed and published at once; its number follows from what has changed. Sent are its regular
+files, except .git, __pycache__, .venv and node_modules. An algorithm (OWNER/NAME) has been built by `git push`:
+publishing gives that build its number. A folder whose path looks like OWNER/NAME is written ./like/this.
 The log goes to stderr, the published name to stdout.
 
 example:
   serai publish classify --private
+  serai publish vision/classify --minor --public --notes "twice as fast"
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("directory", nargs="?", default=".", metavar="DIR", help="the folder (default: this one)")
+    parser.add_argument(
+        "what", nargs="?", default=".", metavar="DIR|OWNER/NAME", help="a folder (this one), or what was pushed last"
+    )
     who = parser.add_mutually_exclusive_group()
     who.add_argument("--public", dest="visibility", action="store_const", const="public", help="anyone may call it")
-    who.add_argument("--private", dest="visibility", action="store_const", const="private", help="only its owner may")
+    who.add_argument(
+        "--private",
+        dest="visibility",
+        action="store_const",
+        const="private",
+        help="only its owner may (default: private for a folder, as the algorithm is for OWNER/NAME)",
+    )
+    numbers = parser.add_mutually_exclusive_group()
+    for number in ("major", "minor", "revision"):
+        numbers.add_argument(
+            f"--{number}",
+            dest="number",
+            action="store_const",
+            const=number,
+            help=f"of OWNER/NAME: one more in its {number} number" + " (default)" * (number == "revision"),
+        )
+    parser.add_argument("--notes", metavar="TEXT", help="of OWNER/NAME: what is new, 10000 characters; - reads stdin")
+    add_json(parser)
     add_connection_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    if _ALGORITHM.fullmatch(args.what) is None:
+        if args.number or args.notes is not None:
+            args.usage_error("--major, --minor, --revision and --notes go with OWNER/NAME, not with a folder")
+        return _publish_folder(args)
+    if Path(args.what).is_dir():
+        args.usage_error(f"there is a folder {args.what}: write ./{args.what}, or algo://{args.what} for the algorithm")
+    return _publish_pushed(args)
+
+
+def _publish_folder(args: argparse.Namespace) -> int:
     with connect(args) as client:
-        version = client.publish(args.directory, args.visibility, on_log=say)
-    for line in _how_to_call(version, _manifest(Path(args.directory))):
+        version = client.publish(args.what, args.visibility, on_log=say)
+    if args.json:
+        show_json(dict(version.details))
+        return 0
+    for line in _how_to_call(version, _manifest(Path(args.what))):
         say(line)
     show_text(str(version))
+    return 0
+
+
+def _publish_pushed(args: argparse.Namespace) -> int:
+    public = None if args.visibility is None else args.visibility == "public"
+    notes = sys.stdin.read() if args.notes == "-" else args.notes or ""
+    with connect(args) as client:
+        algorithm = client.algo(args.what)
+        version = algorithm.publish(args.number or "revision", public=public, notes=notes)
+    if args.json:
+        show_json(version.to_dict())
+        return 0
+    for alert in version.alerts:
+        say(alert)
+    name = f"{algorithm.reference.owner}/{algorithm.reference.name}"
+    say(f"published for {'all' if version.public else 'its owner'}; call it with")
+    say(f"  {program()} call {name} -d INPUT")
+    show_text(f"{name}/{version.number}")
     return 0
 
 
