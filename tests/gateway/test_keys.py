@@ -76,8 +76,13 @@ def test_types_of_keys_say_what_they_may(people: People) -> None:
 def test_what_is_left_out_of_permissions_is_not_allowed(people: People) -> None:
     made = _make(people, {"permissions": {"allow_algo": True, "algo_acl": ["algo://olga/tool", "algo://Team/*"]}})
     assert made["permissions"] == _ALL | {
-        "allow_data": False, "allow_data_write": False, "algo_acl": ["algo://olga/tool/*", "algo://Team/*"],
+        "allow_data": False, "allow_data_write": False, "allow_algo_management": False,
+        "algo_acl": ["algo://olga/tool/*", "algo://Team/*"],
     }  # fmt: skip
+    assert made["key_type"] == "AlgorithmKey"
+    assert code_of(people.ask("POST", "/v1/users/sam/keys", {}, made["api_key"])) == (403, 2001)
+    typed = _make(people, {"permissions": {"allow_algo": True}, "key_type": "ManagementKey"})
+    assert typed["permissions"]["allow_algo_management"]
     none = _make(people, {"permissions": {}, "key_type": "AlgorithmKey"})["permissions"]
     assert none == _ALL | dict.fromkeys((name for name in _ALL if name.startswith("allow")), False) | {"algo_acl": []}
 
@@ -107,6 +112,7 @@ def test_a_limited_key_makes_limited_keys_only(people: People) -> None:
         {"permissions": _ALL | {"algo_acl": ["olga/tool/1.0.0"]}},
         {"permissions": _ALL | {"algo_acl": ["olga/x"] * 101}},
         {"permissions": _ALL | {"algo_acl": "*"}},
+        {"permissions": _ALL, "key_type": "AlgorithmKey"},
     ],
 )
 def test_what_is_no_key_is_refused(people: People, body: dict[str, Any]) -> None:

@@ -26,7 +26,7 @@ class AuthPermissions(msgspec.Struct):
     allow_data_write: bool = False
     allow_algo: bool = False
     referer_host: str = ""
-    allow_algo_management: bool | None = None  # None: as the key's type says
+    allow_algo_management: bool | None = None  # None: as the key's type says, where it says one
     algo_acl: list[str] = []
 
 
@@ -35,13 +35,15 @@ def wanted_permissions(given: AuthPermissions | None, key_type: KeyType | None, 
 
     Raises ManagementError for what cannot be granted.
     """
-    manage = key_type != "AlgorithmKey"
     if given is None:
-        return msgspec.structs.replace(own, manage=manage)
+        return msgspec.structs.replace(own, manage=key_type != "AlgorithmKey")
     if given.referer_host:
         raise ManagementError(Codes.INVALID_INPUT, "keys cannot be tied to a web page here; leave referer_host empty")
-    if given.allow_algo_management is not None:
-        manage = given.allow_algo_management
+    manage = given.allow_algo_management
+    if manage is None:
+        manage = key_type in ("ManagementKey", "PlatformAdminKey")
+    elif manage and key_type == "AlgorithmKey":
+        raise ManagementError(Codes.INVALID_INPUT, "an AlgorithmKey never manages; ask for a ManagementKey")
     if len(given.algo_acl) > MAX_ALGORITHMS:
         raise ManagementError(Codes.INVALID_INPUT, f"algo_acl has at most {MAX_ALGORITHMS} entries; use algo://OWNER/*")
     return Permissions(
