@@ -33,7 +33,6 @@ def run_in_box(
     folder: Path,
     log: Log,
     *,
-    network: bool = False,
     variables: Mapping[str, str] | None = None,
     read_only: Sequence[tuple[Path, str]] = (),
     timeout_s: float = TIMEOUT_S,
@@ -42,8 +41,7 @@ def run_in_box(
 
     Args:
         what: the command as an author knows it, for messages.
-        network: whatever this machine reaches. Without it, nothing.
-        read_only: what else it sees, and where.
+        read_only: what else it sees, and where. It has no network; a socket in such a folder is what it can reach.
 
     Raises BuildError when it takes too long, writes too much, or there is no sandbox on this machine.
     """
@@ -53,7 +51,6 @@ def run_in_box(
         folder=folder,
         memory_bytes=MEMORY_BYTES,
         pids=MAX_PIDS,
-        network=network,
         variables=_VARIABLES | dict(variables or {}),
         read_only=read_only,
     )

@@ -1,25 +1,24 @@
 """What a JavaScript algorithm requires: package.json installed by npm into an environment of its own, in two steps.
 
-The first has network and runs nothing of a package, the second runs the packages' own install scripts without network.
-Both run in a sandbox; what the first is told of this machine's package index the second cannot see.
+The first reaches the package index and runs nothing of a package, the second runs the packages' own install scripts
+without network. Both run in a sandbox; what the first is told of this machine's index the second cannot see.
 """
 
 import hashlib
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections import deque
-from collections.abc import Iterator
 from pathlib import Path
 
 from serai_gateway.build import environments, manifest, package_json
 from serai_gateway.build.box import run_in_box
 from serai_gateway.build.built_tree import take_built
 from serai_gateway.build.command import Log
-from serai_gateway.build.environment import clean_environment
 from serai_gateway.build.errors import BuildError, FetchFailed
+from serai_gateway.build.index_proxy import SOCKET, IndexProxy
+from serai_gateway.build.npm_settings import SETTINGS, ask_npm, npm_settings
 from serai_gateway.build.package_json import FILE, LOCK_FILES, Packages, parse_packages
 from serai_gateway.build.tree import remove_tree
 from serai_runner.sandbox.base import ALGORITHM, ENVIRONMENT
@@ -34,18 +33,16 @@ LINK = f"{ENVIRONMENT}/node_modules"
 _QUIET = ("--no-audit", "--no-fund", "--no-update-notifier", "--cache=/tmp/npm")
 _FETCH = (
     *_QUIET, "--ignore-scripts", "--omit=dev", "--fetch-retries=2", "--fetch-retry-mintimeout=1000",
-    "--fetch-retry-maxtimeout=5000", "--allow-git=none", "--allow-remote=none", "--allow-file=none",
-    "--allow-directory=none",  # the last four npm knows since version 11; we look at what was installed, too
+    "--fetch-retry-maxtimeout=5000", "--allow-git=none", "--allow-file=none", "--allow-directory=none",
+    # The last three npm knows since version 11. We look at what was installed, too, and nobody gets past our proxy: an
+    # index may keep its archives elsewhere, which npm would take for addresses.
+    "--allow-remote=all",
 )  # fmt: skip
 _OFFLINE = ("ENOTFOUND", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT", "EAI_AGAIN", "ERR_SOCKET_TIMEOUT", "ENETUNREACH")
 #: Lines for the message of a failure, and lines that npm's reason is looked for in: dumps of objects come with it.
 _NUM_SAID, _NUM_ERRORS = 8, 100
-#: Settings of npm that are ours to decide.
-_OURS = re.compile(r"npm_config_(ignore_scripts|allow_.*|cache|prefix|userconfig|globalconfig|.*dir)\Z", re.IGNORECASE)
-_PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
-_CERTIFICATES = ("NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE", "SSL_CERT_DIR", "NPM_CONFIG_CAFILE")
-#: Where the step with network finds what the variables above name.
-_SETTINGS = "/opt/index"
+#: Runs npm with our proxy as its only way out.
+_RELAY = Path(__file__).parent / "relay.js"
 
 
 def ensure_node_environment(files: Path, home: Path, log: Log) -> str | None:
@@ -135,16 +132,28 @@ def _fetch(packages: Packages, part: Path, home: Path, log: Log) -> None:
         (part / LOCK_FILES[1]).write_text(packages.lock)
         command = "ci"
     log(f"npm {command}, without scripts")
-    variables, mounts = _index_settings()
-    words = ["npm", command, *_FETCH]
-    said = _Said(log)
-    done = run_in_box(home, f"npm {command}", words, part, said, network=True, variables=variables, read_only=mounts)
+    said, settings = _Said(log), npm_settings()
+    proxy = IndexProxy(ask_npm(settings, part, home))
+    with tempfile.TemporaryDirectory(dir=home / "tmp", prefix="index-") as folder:
+        door = Path(folder, "door")
+        door.mkdir()
+        door.chmod(0o755)  # a box may run as somebody else
+        read_only = [*settings.read_only, (_RELAY, f"{SETTINGS}/relay.js"), (door, f"{SETTINGS}/door")]
+        words = ["node", f"{SETTINGS}/relay.js", f"{SETTINGS}/door/{SOCKET}", "npm", command, *_FETCH]
+        with proxy.serve(door):
+            done = run_in_box(
+                home, f"npm {command}", words, part, said, variables=settings.variables, read_only=read_only
+            )
+    for place in proxy.refused:
+        raise BuildError(f"{FILE}: a package comes from {place[:200]}, an address that is not the package index")
+    if proxy.problem:
+        raise BuildError(f"{FILE}: {proxy.problem}")
     if done.code != 0:
-        raise _explain(said)
+        raise _explain(said, is_away=proxy.is_away)
     left = part / "node_modules" / ".package-lock.json"
     if left.is_file() and not left.is_symlink():
         for place in package_json.installed_from_elsewhere(left.read_text()):
-            raise BuildError(f"{FILE}: {place[:200]} comes from an address, not from the package index")
+            raise BuildError(f"{FILE}: {place[:300]} comes from an address, not from the package index")
     for written in (left, part / LOCK_FILES[1]):
         written.unlink(missing_ok=True)  # they name the index that this machine uses
 
@@ -195,34 +204,8 @@ class _Said:
         return "\n".join(self._others)
 
 
-def _explain(said: _Said) -> BuildError:
+def _explain(said: _Said, *, is_away: bool) -> BuildError:
     first = "\n".join(said.errors.split("\n")[:_NUM_SAID])
-    if any(sign in said.errors for sign in _OFFLINE):
+    if is_away or any(sign in said.errors for sign in _OFFLINE):
         return FetchFailed(f"{FILE}: the package index did not answer; try again later:\n{first}")
     return BuildError(f"{FILE}: cannot be installed:\n{first or said.last}")
-
-
-def _index_settings() -> tuple[dict[str, str], list[tuple[Path, str]]]:
-    """Which index this machine uses, and how it is reached: variables, and files that are to be seen."""
-    variables: dict[str, str] = {}
-    mounts: list[tuple[Path, str]] = []
-    for name, value in _settings_of(clean_environment()):
-        if name.upper() in _CERTIFICATES:
-            place = f"{_SETTINGS}/{len(mounts)}"
-            mounts.append((Path(value), place))
-            value = place
-        variables[name] = value
-    config = Path(os.environ.get("NPM_CONFIG_USERCONFIG") or os.path.expanduser("~/.npmrc"))
-    if config.is_file():
-        mounts.append((config, f"{_SETTINGS}/npmrc"))
-        variables["npm_config_userconfig"] = f"{_SETTINGS}/npmrc"
-    return variables, mounts
-
-
-def _settings_of(environment: dict[str, str]) -> Iterator[tuple[str, str]]:
-    for name, value in environment.items():
-        if name.upper() in _CERTIFICATES:
-            if os.path.exists(value):
-                yield name, os.path.abspath(value)
-        elif name.lower() in _PROXIES or (name.lower().startswith("npm_config_") and not _OURS.match(name)):
-            yield name, value

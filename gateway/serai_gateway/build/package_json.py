@@ -201,3 +201,7 @@ def installed_from_elsewhere(text: str) -> Iterator[str]:
         resolved = entry.get("resolved", "https://")
         if entry.get("link") or not str(resolved).startswith(("https://", "http://")):
             yield place
+        for section in ("dependencies", "optionalDependencies"):
+            for name, wanted in (entry.get(section) or {}).items():
+                if not (_is_version(str(wanted)) or _is_plain(str(wanted))):
+                    yield f"{name}, which {place} wants from {wanted},"

@@ -183,13 +183,12 @@ class Sandbox(Source, Protocol):
 
 @dataclass(frozen=True)
 class BuildBox:
-    """An author's (or a package manager's) command, run once while a version is built."""
+    """An author's (or a package manager's) command, run once while a version is built, without network."""
 
     command: Sequence[str]
     folder: Path  # seen as /opt/algorithm, writable; the command starts in it
     memory_bytes: int
     pids: int
-    network: bool = False  # what the machine reaches; without it, none
     variables: Mapping[str, str] = field(default_factory=dict)
     read_only: Sequence[tuple[Path, str]] = ()  # more folders, and where they are inside
 

@@ -89,7 +89,7 @@ class Bubblewrap:
     def build_command(self, build: BuildBox) -> list[str]:
         has_filter = not seccomp.why_no_filter()
         words = bwrap.box_arguments(
-            network=build.network,
+            network=False,
             tmp_bytes=_BUILD_TMP_BYTES,
             shm_bytes=_SHM_BYTES,
             seccomp_fd=_FILTER_FD if has_filter else None,

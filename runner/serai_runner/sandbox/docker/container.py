@@ -119,7 +119,7 @@ def build_config(
             _mount(build.folder, ALGORITHM, is_writable=True),
             *(_mount(source, inside) for source, inside in build.read_only),
         ],
-        "NetworkMode": options.build_network if build.network else "none",
+        "NetworkMode": "none",
         "Ulimits": _ulimits(4 * _OPEN_FILES),
     }
     return {

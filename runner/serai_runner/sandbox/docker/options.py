@@ -20,8 +20,6 @@ class DockerOptions:
     engine: str = "unix:///var/run/docker.sock"
     #: /dev/shm of one container; counts as its memory.
     shm_bytes: int = 64 << 20
-    #: Network of builds that may use one: what the machine reaches, but for its own loopback.
-    build_network: str = "bridge"
 
     @property
     def repository(self) -> str:
