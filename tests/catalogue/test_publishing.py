@@ -36,6 +36,18 @@ def test_the_last_build_is_published_once_until_it_is_built_again(catalogue, too
     assert catalogue.find_build_version(tool, first.hash) == third
 
 
+def test_what_the_algorithm_says_changes_with_the_version_or_not_at_all(catalogue, tool, alice):
+    said = {"tagline": "new", "texts": {"label": "L"}, "details": {"settings": {"insights_enabled": True}}}
+    with pytest.raises(NotFound):
+        catalogue.publish_latest(tool, "minor", public=True, **said)
+    assert catalogue.find_algorithm("alice", "tool", alice) == tool
+    built(catalogue, tool, 1)
+    catalogue.publish_latest(tool, "minor", public=True, **said)
+    changed = catalogue.find_algorithm("alice", "tool", None)
+    assert (changed.tagline, changed.details, changed.visibility) == ("new", {"label": "L"}, "public")
+    assert changed.settings == {"license": "apl", "insights_enabled": True}
+
+
 def test_a_build_that_failed_or_still_runs_is_not_what_is_published(catalogue, tool):
     built(catalogue, tool, 1)
     failed = catalogue.start_build(tool, f"{2:040x}", "a test")

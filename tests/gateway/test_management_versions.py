@@ -194,6 +194,28 @@ def test_members_create_and_publish_privately_and_owners_do_the_rest(
         assert refused(market.ask("POST", f"/v1/algorithms/{owner}", body, "alice")) == forbidden
 
 
+def test_members_do_not_open_the_source_of_what_is_public(market: CallGateway, catalogue: Catalogue, name: str) -> None:
+    create(market, name, owner="team", key="carol")
+    make(catalogue, "team", name, 1)
+    path = f"team/{name}"
+    opened = {"settings": {"source_visibility": "open"}}
+    assert ok(market.ask("PUT", f"/v1/algorithms/{path}", opened, "carol"))["settings"]["source_visibility"] == "open"
+    assert ok(market.ask("PUT", f"/v1/algorithms/{path}", {"settings": {"source_visibility": "closed"}}, "carol"))
+    ok(publish(market, path, "bob", algorithm_callability="public"))
+    make(catalogue, "team", name, 2)
+    for answer in (
+        market.ask("PUT", f"/v1/algorithms/{path}", opened, "carol"),
+        market.ask("PUT", "/v1/algorithms/team", opened | {"name": name}, "carol"),
+        publish(market, path, "carol", source_visibility="open"),
+    ):
+        assert refused(answer)[:2] == (403, 2001)
+    assert market.ask("GET", f"/git/{path}.git/info/refs?service=git-upload-pack", key="").status == 401
+    assert ok(market.ask("PUT", f"/v1/algorithms/{path}", {"details": {"label": "x"}}, "carol"))
+    assert ok(market.ask("PUT", f"/v1/algorithms/{path}", opened, "bob"))["settings"]["source_visibility"] == "open"
+    assert market.ask("GET", f"/git/{path}.git/info/refs?service=git-upload-pack", key="").status == 200
+    assert ok(publish(market, path, "carol", source_visibility="open"))
+
+
 def test_a_sample_may_fill_a_megabyte_and_not_more(market: CallGateway, catalogue: Catalogue, name: str) -> None:
     create(market, name)
     make(catalogue, "alice", name, 1)

@@ -167,16 +167,7 @@ class Algorithms:
         settings: Mapping[str, Any] | None = None,
     ) -> Algorithm:
         with self._database.write() as connection:
-            before = existing(connection, algorithm)
-            after = msgspec.structs.replace(
-                before,
-                visibility=visibility or before.visibility,
-                tagline=before.tagline if tagline is None else tagline[:MAX_TAGLINE_CHARS],
-                details=before.details | dict(details or {}),
-                settings=before.settings | dict(settings or {}),
-            )
-            _store(connection, before, after)
-        return after
+            return change_algorithm(connection, algorithm, visibility, tagline, details, settings)
 
     def set_routing(self, algorithm: Algorithm, routing: tuple[tuple[str, int], ...]) -> Algorithm:
         public = sa.select(versions.c.semver).where(versions.c.algorithm_id == algorithm.id, versions.c.public)
@@ -201,6 +192,27 @@ class Algorithms:
                 connection.execute(sa.delete(table).where(table.c.algorithm_id == algorithm.id))
             connection.execute(sa.delete(algorithms).where(algorithms.c.id == algorithm.id))
             touch(connection)
+
+
+def change_algorithm(
+    connection: sa.Connection,
+    algorithm: Algorithm,
+    visibility: Visibility | None,
+    tagline: str | None,
+    details: Mapping[str, Any] | None,
+    settings: Mapping[str, Any] | None,
+) -> Algorithm:
+    """`set_algorithm`, in the transaction of a writer. Raises NotFound."""
+    before = existing(connection, algorithm)
+    after = msgspec.structs.replace(
+        before,
+        visibility=visibility or before.visibility,
+        tagline=before.tagline if tagline is None else tagline[:MAX_TAGLINE_CHARS],
+        details=before.details | dict(details or {}),
+        settings=before.settings | dict(settings or {}),
+    )
+    _store(connection, before, after)
+    return after
 
 
 def _store(connection: sa.Connection, before: Algorithm, after: Algorithm) -> None:

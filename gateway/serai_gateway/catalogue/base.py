@@ -314,9 +314,19 @@ class Catalogue(Protocol):
         ...
 
     def publish_latest(
-        self, algorithm: Algorithm, number: Increment | str, *, public: bool, details: Mapping[str, Any] | None = None
+        self,
+        algorithm: Algorithm,
+        number: Increment | str,
+        *,
+        public: bool,
+        details: Mapping[str, Any] | None = None,
+        tagline: str | None = None,
+        texts: Mapping[str, Any] | None = None,
     ) -> Version:
         """Publish what the last build that succeeded has made, also if the same commit was published before that build.
+
+        With it, or not at all, the algorithm changes for the versions to come: `tagline`, `texts` as its details, and
+        the settings in `details`.
 
         Raises as `publish_version`; AlreadyPublished if nothing was built since, NotFound if nothing ever was.
         """

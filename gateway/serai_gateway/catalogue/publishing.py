@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from serai_gateway import releases
 from serai_gateway import versions as numbers
-from serai_gateway.catalogue.algorithms import existing
+from serai_gateway.catalogue.algorithms import change_algorithm, existing
 from serai_gateway.catalogue.database import Database, touch
 from serai_gateway.catalogue.errors import AlreadyPublished, BreaksPromise, NotFound
 from serai_gateway.catalogue.finding import no_version, select_version, version_of
@@ -55,7 +55,14 @@ class Publishing:
             return _publish(connection, version_of(row), number, public, first, request_key, dict(details or {}))
 
     def publish_latest(
-        self, algorithm: Algorithm, number: Increment | str, *, public: bool, details: Mapping[str, Any] | None = None
+        self,
+        algorithm: Algorithm,
+        number: Increment | str,
+        *,
+        public: bool,
+        details: Mapping[str, Any] | None = None,
+        tagline: str | None = None,
+        texts: Mapping[str, Any] | None = None,
     ) -> Version:
         succeeded = (builds.c.algorithm_id == algorithm.id) & (builds.c.status == "succeeded")
         with self._database.write() as connection:
@@ -79,7 +86,11 @@ class Publishing:
             version = next(version for version in found if version.hash == build.hash)
             if version.semver is not None:
                 version = _repeat(connection, version)
-            return _publish(connection, version, number, public, None, None, {**(details or {}), "build": build.id})
+            details = {**(details or {}), "build": build.id}
+            settings = details.get("settings", {})
+            version = _publish(connection, version, number, public, None, None, details)
+            change_algorithm(connection, algorithm, None, tagline, texts, settings)
+            return version
 
     def deprecate_version(self, version: Version, message: str | None) -> Version:
         this = versions.c.id == version.id

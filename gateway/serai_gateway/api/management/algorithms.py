@@ -23,6 +23,7 @@ from serai_gateway.api.management.shown import show
 from serai_gateway.api.management.targets import (
     administered_algorithm,
     both_ways,
+    check_opens,
     managed_algorithm,
     managed_owner,
     visible_algorithm,
@@ -145,10 +146,11 @@ async def update_algorithm(request: Request) -> Response:
     if "owner" in request.path_params and "name" not in request.path_params:
         body = await _read_change(request)
         request.path_params["name"] = body.name or ""
-        _, algorithm = await managed_algorithm(request)
+        caller, algorithm = await managed_algorithm(request)
     else:
-        _, algorithm = await managed_algorithm(request)
+        caller, algorithm = await managed_algorithm(request)
         body = await _read_change(request)
+    await check_opens(request, caller, algorithm, body.settings and body.settings.source_visibility)
     settings = bodies.settings_of_change(body.settings, algorithm.settings, algorithm.visibility)
     tagline, details = bodies.texts_of(body.details, body.version_info)
     catalogue: Catalogue = request.app.state.catalogue

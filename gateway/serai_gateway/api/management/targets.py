@@ -64,6 +64,14 @@ async def check_administers(request: Request, caller: Caller, algorithm: Algorit
     await _check(request, caller, algorithm, may_administer)
 
 
+async def check_opens(request: Request, caller: Caller, algorithm: Algorithm, wanted: str | None) -> None:
+    """Whether the caller may set this `source_visibility`: who reads the source of what is public is decided like who
+    calls it. Raises ManagementError."""
+    now = algorithm.settings.get("source_visibility", "closed")
+    if algorithm.visibility == "public" and (wanted or now) != now:
+        await check_administers(request, caller, algorithm)
+
+
 async def managed_owner(request: Request) -> Account:
     """The account of the path, for which the caller may make something. Raises ManagementError.
 

@@ -27,6 +27,7 @@ from serai_gateway.api.management.targets import (
     administered_algorithm,
     both_ways,
     check_administers,
+    check_opens,
     managed_algorithm,
     visible_algorithm,
 )
@@ -47,6 +48,7 @@ async def publish(request: Request) -> Response:
     public = (callability or algorithm.visibility) == "public"
     if public:
         await check_administers(request, caller, algorithm)
+    await check_opens(request, caller, algorithm, body.settings and body.settings.source_visibility)
     info = body.version_info or bodies.VersionInfo()
     settings = bodies.publish_settings(body)
     bodies.check_settings(algorithm.settings | settings)
@@ -56,17 +58,16 @@ async def publish(request: Request) -> Response:
     number = info.version_type or "revision"
     try:
         version = await asyncio.to_thread(
-            lambda: catalogue.publish_latest(algorithm, number, public=public, details=details)
+            lambda: catalogue.publish_latest(
+                algorithm, number, public=public, details=details, tagline=tagline, texts=texts
+            )
         )
     except numbers.InvalidVersion as error:
         raise ManagementError(Codes.INVALID_INPUT, str(error)) from None
     except NotFound as error:
         raise ManagementError(Codes.BUILD_NOT_FOUND, str(error)) from None
-    # For the versions to come; the one that was published keeps what it was published with.
-    algorithm = await asyncio.to_thread(
-        lambda: catalogue.set_algorithm(algorithm, tagline=tagline, details=texts, settings=settings)
-    )
     request.app.state.cache.forget()
+    algorithm = await asyncio.to_thread(catalogue.algorithm_by_id, algorithm.id, caller.account)
     name = f"{version.owner}/{version.name}/{version.semver}"
     _log.info("published", action="publish", version=name, public=public, routed=bool(algorithm.routing))
     answer = await show(request, caller.account, algorithm, version)
