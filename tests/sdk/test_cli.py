@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import serai
-from serai.cli import main
+from serai.cli import COMMANDS, command_parser, main
 from serai.cli._terminal import colour_json, printable
 from serai.cli.new import module_name
 from serai.cli.testing import run_on_terminal
@@ -529,6 +529,18 @@ def test_ctrl_c_is_quiet():
             assert process.communicate(timeout=60) == (b"", b"")
         done.set()
     assert process.returncode == 130
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "up"])
+def test_no_two_options_of_a_command_are_kept_in_one_place(name: str):
+    places = [action.dest for action in command_parser(name)._actions if action.const is None or action.nargs == "?"]
+    assert len(places) == len(set(places))
+
+
+def test_alerts_of_a_call_are_shown_to_the_person(capfd: Output):
+    with run_server(lambda request: result_answer(1, alerts=["a/b/1.0.0 is deprecated: use 2"])) as address:
+        assert main(["call", "a/b", "-d", "1", "--address", address]) == 0
+    assert capfd.readouterr() == ("1\n", "a/b/1.0.0 is deprecated: use 2\n")
 
 
 def test_nothing_is_deleted_where_nobody_can_be_asked(market: FakeMarket):

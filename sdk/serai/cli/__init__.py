@@ -11,7 +11,7 @@ from importlib import import_module
 from serai import __version__
 from serai.cli._connection import VALUED_OPTIONS, add_connection_options
 from serai.cli._terminal import complain, say
-from serai.errors import SeraiError, Unauthorized
+from serai.errors import Forbidden, NotFound, SeraiError, Unauthorized
 
 #: Command -> what it does in one line; the module has the command's name.
 COMMANDS = {
@@ -49,6 +49,9 @@ example:
 `serai COMMAND --help` says more about each.
 """
 
+
+#: Of the management API.
+_NO_SUCH_ALGORITHM, _NOT_AUTHORIZED = 1000, 2001
 
 _WHERE_KEYS_COME_FROM = (
     "the key is taken from --key, SERAI_API_KEY or a profile; for a server on this machine also from operator.key "
@@ -97,9 +100,20 @@ def _run(argv: list[str]) -> int:
     except SeraiError as error:
         as_json = getattr(args, "json", False)
         complain(error, as_json)
-        if isinstance(error, Unauthorized) and not as_json:
-            say(_WHERE_KEYS_COME_FROM)
+        if not as_json and (hint := _hint(error)):
+            say(hint)
         return EXIT_ERROR
+
+
+def _hint(error: SeraiError) -> str:
+    """What to do about it, where the server cannot know that."""
+    if isinstance(error, Unauthorized):
+        return _WHERE_KEYS_COME_FROM
+    if isinstance(error, Forbidden) and error.number == _NOT_AUTHORIZED:
+        return "this is for its owner, or for the operator; `serai keys` says whose key this is"
+    if isinstance(error, NotFound) and error.number == _NO_SUCH_ALGORITHM:
+        return "it may be private to somebody else; `serai algorithms` lists what you may call"
+    return ""
 
 
 def command_parser(command: str) -> argparse.ArgumentParser:

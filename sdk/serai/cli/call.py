@@ -76,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
             _show_stdout(error.stdout)
             raise
     _show_stdout(response.metadata.stdout)
+    for alert in response.metadata.alerts:
+        say(alert)
     if printer is not None and _end_stream(printer, response, args):
         return 0
     form, value = _render(response, args)

@@ -97,7 +97,9 @@ def _publish_pushed(args: argparse.Namespace) -> int:
         say(alert)
     name = f"{algorithm.reference.owner}/{algorithm.reference.name}"
     say(f"published for {'all' if version.public else 'its owner'}; call it with")
-    say(f"  {program()} call {name} -d INPUT")
+    sample = version.sample_input
+    is_short = 0 < len(sample) <= _MAX_SAMPLE and sample.isprintable()
+    say(f"  {program()} call {name} -d {shlex.quote(sample) if is_short else 'INPUT'}")
     show_text(f"{name}/{version.number}")
     return 0
 

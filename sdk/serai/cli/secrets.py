@@ -26,7 +26,7 @@ example:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_algorithm(parser, "of which algorithm; its owner only")
     parser.add_argument("verb", nargs="?", choices=("set", "rm"), help="what to do; left out: list them")
-    parser.add_argument("key", nargs="?", metavar="KEY[=VALUE]", help="with which; VALUE with set only")
+    parser.add_argument("variable", nargs="?", metavar="KEY[=VALUE]", help="with which; VALUE with set only")
     parser.add_argument("--name", metavar="TEXT", help="with set: what people call it (the KEY), 128 characters")
     parser.add_argument("--description", metavar="TEXT", help="with set: what it is for, 1000 characters")
     add_json(parser)
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.verb is not None and not args.key:
+    if args.verb is not None and not args.variable:
         args.usage_error(f"which secret? serai secrets {args.algorithm} {args.verb} KEY")
     if args.verb != "set" and (args.name is not None or args.description is not None):
         args.usage_error("--name and --description go with set")
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _set(args: argparse.Namespace) -> int:
-    key, has_value, value = args.key.partition("=")
+    key, has_value, value = args.variable.partition("=")
     if not has_value:
         value = _read(key)
     with connect(args) as client:
@@ -67,8 +67,8 @@ def _set(args: argparse.Namespace) -> int:
 
 def _remove(args: argparse.Namespace) -> int:
     with connect(args) as client:
-        client.algo(str(args.algorithm)).delete_secret(args.key)
-    show_json({"removed": args.key}) if args.json else say(f"{args.key} is gone")
+        client.algo(str(args.algorithm)).delete_secret(args.variable)
+    show_json({"removed": args.variable}) if args.json else say(f"{args.variable} is gone")
     return 0
 
 

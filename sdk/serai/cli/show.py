@@ -20,6 +20,9 @@ example:
   serai show demo/hello --json
 """
 
+#: Characters of the sample input that are shown.
+_MAX_SAMPLE = 80
+
 _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
 
 
@@ -60,7 +63,7 @@ def _lines(about: "AlgorithmDetails", shares: "tuple[Share, ...]", git_url: str)
         number = version.number or f"{version.hash[:12]}, not published"
         lines += [("version", f"{number}, for {for_whom}"), ("commit", version.hash)]
         lines += [("published", local(version.published_at)), ("notes", version.notes)]
-        lines += [("deprecated", version.deprecation or ""), ("sample", version.sample_input)]
+        lines += [("deprecated", version.deprecation or ""), ("sample", _short(version.sample_input))]
     lines.append(("calls go to", ", ".join(f"{share.version} {share.percent} %" for share in shares)))
     may = {"network": settings.get("network_access") == "full", "call others": settings.get("pipeline_enabled") is True}
     lines.append(("may", ", ".join(what for what, it_may in may.items() if it_may) or "no network, no calls to others"))
@@ -69,6 +72,11 @@ def _lines(about: "AlgorithmDetails", shares: "tuple[Share, ...]", git_url: str)
     if build is not None:
         lines.append(("build", f"{build.status}, {local(build.started_at)}, {build.id}"))
     return [(name, text) for name, text in lines if text and text != "-"]
+
+
+def _short(sample: str) -> str:
+    """Samples may be whole pictures; --json has them."""
+    return sample if len(sample) <= _MAX_SAMPLE else f"{sample[:_MAX_SAMPLE]}…"
 
 
 def _show(lines: list[tuple[str, str]]) -> None:
