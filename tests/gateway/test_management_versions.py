@@ -18,7 +18,7 @@ from serai_gateway.api.testing.algorithms import (
     refused,
 )
 from serai_gateway.api.testing.gateway import CallGateway
-from serai_gateway.catalogue import Catalogue
+from serai_gateway.catalogue import Catalogue, Permissions
 
 
 def test_a_published_version_is_what_clients_know(market: CallGateway, catalogue: Catalogue, name: str) -> None:
@@ -70,6 +70,7 @@ def test_a_published_version_is_what_clients_know(market: CallGateway, catalogue
         "self_link": f"http://127.0.0.1:8000/v1/algorithms/alice/{name}/versions/{hash}",
         "resource_type": "algorithm",
     }
+    calls_only = catalogue.create_key(catalogue.account_named("alice"), "calls", Permissions(manage=False)).text
     for path in (
         f"alice/{name}",
         made["id"],
@@ -78,8 +79,11 @@ def test_a_published_version_is_what_clients_know(market: CallGateway, catalogue
         f"{made['id']}/versions/0.1",
     ):
         assert ok(market.ask("GET", f"/v1/algorithms/{path}")) == answered, path
-        seen = ok(market.ask("GET", f"/v1/algorithms/{path}", key="bob"))
-        assert seen == answered | {"compilation": {"successful": True, "output": ""}}, "the log is its owner's"
+        for key in ("bob", calls_only):
+            seen = ok(market.ask("GET", f"/v1/algorithms/{path}", key=key))
+            assert seen == answered | {"compilation": {"successful": True, "output": ""}}, (
+                "the log is for who manages it"
+            )
     listed = ok(market.ask("GET", f"/v1/algorithms/{made['id']}/versions", key=""))
     assert listed == {"marker": None, "next_link": None, "results": [seen]}
     assert refused(market.ask("POST", f"/v1/algorithms/alice/{name}/versions", body))[:2] == (409, 1007)

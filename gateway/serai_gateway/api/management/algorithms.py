@@ -138,7 +138,7 @@ async def get_algorithm(request: Request) -> Response:
         version = await asyncio.to_thread(catalogue.find_version, algorithm.owner, algorithm.name, None, account)
     except NotFound:
         version = None
-    return json_answer(await show(request, account, algorithm, version))
+    return json_answer(await show(request, caller, algorithm, version))
 
 
 async def update_algorithm(request: Request) -> Response:

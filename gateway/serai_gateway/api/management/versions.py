@@ -70,7 +70,7 @@ async def publish(request: Request) -> Response:
     algorithm = await asyncio.to_thread(catalogue.algorithm_by_id, algorithm.id, caller.account)
     name = f"{version.owner}/{version.name}/{version.semver}"
     _log.info("published", action="publish", version=name, public=public, routed=bool(algorithm.routing))
-    answer = await show(request, caller.account, algorithm, version)
+    answer = await show(request, caller, algorithm, version)
     if algorithm.routing and public:
         answer["alerts"] = [_still_routed(algorithm)]
     return json_answer(answer)
@@ -115,7 +115,7 @@ async def get_version(request: Request) -> Response:
     caller, algorithm = await visible_algorithm(request)
     account = caller.seen_as(algorithm.owner) if caller else None
     version = await _find(request, account, algorithm)
-    return json_answer(await show(request, account, algorithm, version))
+    return json_answer(await show(request, caller, algorithm, version))
 
 
 async def deprecate(request: Request) -> Response:
@@ -135,7 +135,7 @@ async def deprecate(request: Request) -> Response:
     request.app.state.cache.forget()
     name = f"{version.owner}/{version.name}/{version.semver}"
     _log.info("deprecated" if body else "no longer deprecated", action="deprecate", version=name)
-    return json_answer(await show(request, caller.account, algorithm, version)) if body else done()
+    return json_answer(await show(request, caller, algorithm, version)) if body else done()
 
 
 async def _find(request: Request, account: Account | None, algorithm: Algorithm) -> Version:
