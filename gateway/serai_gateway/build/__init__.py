@@ -1,6 +1,7 @@
 """The build: from an author's folder to a version that can be called."""
 
 from serai_gateway.build.archive import extract
+from serai_gateway.build.collection import collect
 from serai_gateway.build.errors import (
     BuildError,
     FetchFailed,
@@ -32,6 +33,7 @@ __all__ = [
     "algorithm_of",
     "build_commit",
     "build_folder",
+    "collect",
     "extract",
     "manifest_of",
     "publish_first_party",

@@ -103,6 +103,16 @@ class _Taker:
         self.lines.append((path, f"{mode:o} {num_bytes} {digest.hexdigest()}"))
 
 
+def check_disk(folder: Path, what: str) -> None:
+    """Raises BuildError when the disk is nearly full: `what` says what is not begun, or not gone on with."""
+    disk = os.statvfs(folder)
+    if disk.f_bavail * disk.f_frsize < DISK_RESERVE_BYTES:
+        raise BuildError(
+            f"{what}: the disk of this server is nearly full (the last {DISK_RESERVE_BYTES >> 20} MiB are kept free); "
+            "its operator has to make room"
+        )
+
+
 def size_check(folder: Path, what: str) -> Callable[[], None]:
     """A look at how much commands have written below `folder` so far; BuildError past LIMITS.
 
@@ -127,8 +137,6 @@ def size_check(folder: Path, what: str) -> Callable[[], None]:
         if num_bytes > LIMITS.total_bytes or num_files > LIMITS.num_files:
             most = f"{LIMITS.total_bytes >> 20} MiB and {LIMITS.num_files:,} files"
             raise BuildError(f"{what} writes more than a build may leave, {most}, and was stopped")
-        disk = os.statvfs(folder)
-        if disk.f_bavail * disk.f_frsize < DISK_RESERVE_BYTES:
-            raise BuildError(f"{what} was stopped: the disk of this server is nearly full")
+        check_disk(folder, f"{what} was stopped")
 
     return check

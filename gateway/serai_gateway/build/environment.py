@@ -12,6 +12,7 @@ import sysconfig
 from pathlib import Path
 
 from serai_gateway.build import environments
+from serai_gateway.build.built_tree import check_disk
 from serai_gateway.build.command import Finished, Log, run_command
 from serai_gateway.build.environments import environment_cache
 from serai_gateway.build.errors import BuildError, FetchFailed
@@ -85,6 +86,7 @@ def _install(requirements: tuple[str, ...], python: str, part: Path, log: Log, t
         timeout_s=timeout_s,
         log=log,
         max_file_bytes=_MAX_FILE_BYTES,
+        check=lambda: check_disk(part, "the installation was stopped"),
     )
     if finished.code != 0:
         raise _explain(finished)

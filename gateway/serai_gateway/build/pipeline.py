@@ -19,8 +19,10 @@ from serai.ipc.messages import VersionSpec
 from serai_gateway.build import algorithmia_conf, builder, manifest, sections
 from serai_gateway.build.box import network_problem
 from serai_gateway.build.build_log import BuildLog
+from serai_gateway.build.built_tree import check_disk
 from serai_gateway.build.checkout import export_commit
 from serai_gateway.build.code import make_code
+from serai_gateway.build.collection import building
 from serai_gateway.build.command import Log
 from serai_gateway.build.errors import BuildError, CalledOff, InvalidManifest
 from serai_gateway.build.folder import entries_of
@@ -96,7 +98,8 @@ def build_commit(
     job = _Build(source, catalogue, algorithm, account, BuildLog(log), build_id or uuid.uuid4().hex)
     catalogue.start_build(algorithm, source.commit, builder.this_builder(), job.id)
     try:
-        version = job.make(probe)
+        with building(job.home):
+            version = job.make(probe)
         accept()
         if publish:
             version = job.publish(version, publish)
@@ -183,6 +186,7 @@ class _Build:
         self.catalogue.finish_build(self.id, status, self.log.text)
 
     def make(self, probe: Probe | None) -> Version:
+        check_disk(self.home, "nothing is built")
         algorithm, hash = self.algorithm, self.source.commit
         code = self.home / "code"
         code.mkdir(parents=True, exist_ok=True)

@@ -13,10 +13,10 @@ from serai_gateway.build import sweep
 from serai_gateway.builder.builds import Builds
 from serai_gateway.builder.client import socket_path
 from serai_gateway.builder.jobs import Workshop
-from serai_gateway.builder.repositories import sweep_repositories
 from serai_gateway.builder.server import BuilderConnection
+from serai_gateway.builder.tidying import tidy
 from serai_gateway.builder.trial import Trial
-from serai_gateway.catalogue import Catalogue, open_catalogue
+from serai_gateway.catalogue import open_catalogue
 from serai_gateway.dispatch import Dispatcher
 from serai_gateway.logs import get_logger
 from serai_gateway.server.process import die_with_parent
@@ -48,21 +48,14 @@ async def _serve(home: Path) -> None:
     shop = Workshop(home, catalogue, Trial(catalogue, open_vault(home), dispatcher, loop))
     builds = Builds(shop)
     server = await serve_unix(socket_path(home), lambda: BuilderConnection(shop, builds))
-    sweeping = asyncio.create_task(_sweep_repositories(home, catalogue))
+    tidying = loop.run_in_executor(None, tidy, home, catalogue)
     await stop.wait()
     server.close()
-    await sweeping
     builds.stop()
+    await tidying
     await builds.join()
     await dispatcher.close()
     catalogue.close()
-
-
-async def _sweep_repositories(home: Path, catalogue: Catalogue) -> None:
-    try:
-        await asyncio.to_thread(sweep_repositories, home, catalogue)
-    except Exception:
-        _log.exception("not all repositories were looked at", action="sweep")
 
 
 if __name__ == "__main__":

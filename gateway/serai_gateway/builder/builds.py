@@ -1,6 +1,7 @@
 """The owner of all builds: who waits, who runs, whose turn is kept. Lives on the daemon's loop; work is in threads."""
 
 import asyncio
+import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,8 @@ from serai_gateway.build.builder import this_builder
 from serai_gateway.build.patience import Patience
 from serai_gateway.builder.jobs import CommitJob, Job, Workshop
 from serai_gateway.builder.messages import Ended, Made
-from serai_gateway.builder.queue import MAX_RUNNING, Queue, Ticket
+from serai_gateway.builder.queue import MAX_RUNNING, Full, Queue, Ticket
+from serai_gateway.builder.tidying import TIDY_EVERY_S, tidy
 from serai_gateway.catalogue import CatalogueError, Version
 from serai_gateway.files import FileStoreError
 from serai_gateway.git import GitError
@@ -47,21 +49,22 @@ class Builds:
         self._threads = ThreadPoolExecutor(MAX_RUNNING, "build")
         self._loop = asyncio.get_running_loop()
         self._is_stopping = False
+        self._tidied_at = time.monotonic()  # by whoever started us
 
     def submit(self, build: Build) -> None:
         """It runs when its turn comes; `build.ended` is called once, on the loop."""
-        refused = _INTERRUPTED if self._is_stopping else self._queue.add(_ticket(build))
-        if refused:
-            build.ended(Ended(0, "busy", refused))
+        full = Full(_INTERRUPTED, False) if self._is_stopping else self._queue.add(_ticket(build))
+        if full is not None:
+            build.ended(Ended(0, "too_many" if full.is_own_limit else "busy", full.message))
             return
         self._builds[build.id] = build
         if isinstance(build.job, CommitJob):  # listed from now on; of a folder nobody knows the commit yet
             self._shop.catalogue.start_build(build.job.algorithm, build.job.commit, this_builder(), build.id)
+        self._begin()
         if before := self._queue.before(build.id):
             build.say(f"waiting for {before} other build{'s' * (before > 1)} of this algorithm")
-        elif self._queue.num_waiting > 1:
+        elif self._queue.is_waiting(build.id):
             build.say("waiting for a free place")
-        self._begin()
 
     def release(self, id: str) -> None:
         """What came after the build is done, or whoever asked for it has gone: then it is called off."""
@@ -127,6 +130,13 @@ class Builds:
             del self._builds[build.id]
         build.ended(ended)
         self._begin()
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """While nobody builds or pushes: what they would have next is not looked at before it is there."""
+        if not (self._builds or self._is_stopping) and time.monotonic() >= self._tidied_at + TIDY_EVERY_S:
+            self._tidied_at = time.monotonic()
+            self._threads.submit(tidy, self._shop.home, self._shop.catalogue)
 
 
 def _ticket(build: Build) -> Ticket:

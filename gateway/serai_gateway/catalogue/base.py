@@ -18,6 +18,7 @@ from serai_gateway.catalogue.records import (
     BuildStatus,
     Caller,
     CallError,
+    ContentInUse,
     InsightPage,
     Key,
     ListedError,
@@ -282,6 +283,10 @@ class Catalogue(Protocol):
 
     def kept_versions(self) -> tuple[Version, ...]:
         """Of each algorithm, what its owner calls without naming a version, where that keeps replicas without calls."""
+        ...
+
+    def content_in_use(self) -> ContentInUse:
+        """What versions refer to, all of them."""
         ...
 
     def add_version(self, algorithm: Algorithm, new: NewVersion) -> Version:

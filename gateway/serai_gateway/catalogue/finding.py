@@ -11,7 +11,7 @@ from serai_gateway.catalogue.algorithms import find_with_owner
 from serai_gateway.catalogue.base import MAX_PAGE_SIZE, PAGE_SIZE, may_manage
 from serai_gateway.catalogue.database import Database
 from serai_gateway.catalogue.errors import NotFound
-from serai_gateway.catalogue.records import Account, Algorithm, Model, Version, VersionPage
+from serai_gateway.catalogue.records import Account, Algorithm, ContentInUse, Model, Version, VersionPage
 from serai_gateway.catalogue.tables import accounts, algorithms, versions
 from serai_gateway.traffic import Routing, most
 
@@ -122,6 +122,16 @@ class Finding:
             order = (versions.c.created_at.desc(), versions.c.id.desc())
             found = [version_of(row) for row in connection.execute(query.order_by(*order).limit(limit + 1))]
         return VersionPage(tuple(found[:limit]), found[limit - 1].id if len(found) > limit else None)
+
+    def content_in_use(self) -> ContentInUse:
+        columns = (versions.c.code_sha, versions.c.environment, versions.c.models)
+        code, environments, files = set[str](), set[str](), set[str]()
+        with self._database.read() as connection:
+            for row in connection.execute(sa.select(*columns)):
+                code.add(row.code_sha)
+                environments.add(row.environment or "")
+                files.update(model["sha256"] for model in row.models)
+        return ContentInUse(frozenset(code), frozenset(environments), frozenset(files))
 
     def kept_versions(self) -> tuple[Version, ...]:
         is_kept = versions.c.min_replicas > 0

@@ -1,6 +1,6 @@
 """What the catalogue keeps, as small frozen records. Times are seconds since 1970, UTC."""
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -110,6 +110,14 @@ class Model(msgspec.Struct, frozen=True):
     num_bytes: int
     inputs: tuple[TensorInfo, ...] = ()
     outputs: tuple[TensorInfo, ...] = ()
+
+
+class ContentInUse(NamedTuple):
+    """What versions refer to by its content."""
+
+    code: frozenset[str]  # keys of folders
+    environments: frozenset[str]
+    files: frozenset[str]  # SHA-256 of files in the store
 
 
 class NewVersion(msgspec.Struct, frozen=True):

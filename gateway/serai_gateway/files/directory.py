@@ -5,6 +5,7 @@ import hashlib
 import os
 import re
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -74,6 +75,18 @@ class DirectoryStore:
 
     def exists(self, sha256: str) -> bool:
         return self._size(sha256) is not None
+
+    def names(self) -> Iterator[str]:
+        """The SHA-256 of every file that is stored."""
+        for folder in os.scandir(self._folder):
+            if len(folder.name) == 2 and folder.is_dir(follow_symlinks=False):
+                for name in os.listdir(folder.path):
+                    if _SHA256.match(folder.name + name):
+                        yield folder.name + name
+
+    def remove(self, sha256: str) -> None:
+        """Forget a file that nobody refers to. Who has it open, or has mapped it, still has it."""
+        self._place(sha256).unlink(missing_ok=True)
 
     def sweep(self, now: float) -> int:
         """Remove what killed writers left behind; how many files that were. `now`: seconds since 1970."""
