@@ -1,17 +1,14 @@
 """Publishing over HTTP, where many do it at once."""
 
-import asyncio
 import http.client
 import io
 import socket
 import tarfile
-import threading
 from pathlib import Path
 
 import pytest
 
-from serai_gateway.api import publish
-from serai_gateway.catalogue import Account, Permissions, open_catalogue
+from serai_gateway.catalogue import Permissions, open_catalogue
 from serai_gateway.testing import PATIENCE_S, Service
 from serai_gpu_pool.testing.prepared import layers
 
@@ -47,15 +44,17 @@ def _begin(service: Service, key: str, archive: bytes) -> tuple[http.client.HTTP
 
 
 def test_the_builds_of_one_account_leave_places_for_others(service: Service, other_key: str) -> None:
-    begun = [_begin(service, service.key, _archive("operator", f"busy{at}", at)) for at in range(4)]
+    """One is built, eight wait, and the next is refused; somebody else's is built meanwhile."""
+    begun = [_begin(service, service.key, _archive("operator", f"busy{at}", at)) for at in range(9)]
     try:
-        assert [answer.status for _, answer in begun] == [200] * 4
-        connection, refused = _begin(service, service.key, _archive("operator", "busy4", 4))
-        assert refused.status == 429 and b"4 builds of yours are under way" in refused.read()
+        assert [answer.status for _, answer in begun] == [200] * 9
+        connection, refused = _begin(service, service.key, _archive("operator", "busy9", 9))
+        assert refused.status == 429 and b"8 builds of yours are waiting" in refused.read()
         connection.close()
-        connection, other = _begin(service, other_key, _archive("busybody", "quick", 5))
+        connection, other = _begin(service, other_key, _archive("busybody", "quick", 10))
         assert other.status == 200 and b'"version"' in other.read()
         connection.close()
+        assert service.call("operator/busy8/latestPrivate", b"{}").status != 200, "it still waits"
         for _, answer in begun:
             assert b'"version"' in answer.read()
     finally:
@@ -79,20 +78,3 @@ def test_one_account_has_so_many_uploads_at_once(service: Service, other_key: st
     finally:
         for connection in connections:
             connection.close()
-
-
-def test_the_builds_of_one_account_run_one_after_the_other() -> None:
-    others_turn = threading.Event()
-
-    async def build() -> None:
-        slow, quick = (Account(name, name, "user", None, 0.0) for name in ("slow", "quick"))
-        async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as tasks:
-            for _ in range(4):
-                tasks.create_task(publish._in_turn(slow, lambda: assert_(others_turn.wait(PATIENCE_S))))
-            tasks.create_task(publish._in_turn(quick, others_turn.set))
-
-    def assert_(is_so: bool) -> None:
-        assert is_so, "endless builds of one account kept another's waiting"
-
-    asyncio.run(build())
-    assert not publish._builds and not publish._turns

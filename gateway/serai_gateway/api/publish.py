@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import msgspec
+from starlette.datastructures import State
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import StreamingResponse
 
@@ -49,6 +50,7 @@ _working: set[asyncio.Task[None]] = set()  # what nobody else may hold any more:
 _ACCEPTED = ("application/gzip", "application/x-gzip", "application/x-tar+gzip")
 
 Line = dict[str, object]
+Lines = asyncio.Queue["Line | PlatformError | None"]  # None: that was all
 
 
 def body_limit(path: bytes) -> int:
@@ -72,9 +74,11 @@ async def publish(request: Request) -> StreamingResponse:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-    return StreamingResponse(
-        _build(request, folder, account, public=visibility == "public"), media_type="application/x-ndjson"
-    )
+    lines = _start(request.app.state, folder, account, public=visibility == "public")
+    first = await _next(lines)
+    if isinstance(first, TooManyRequests | Unavailable):  # said with its status, as long as there is nothing else
+        raise first
+    return StreamingResponse(_write(request, first, lines), media_type="application/x-ndjson")
 
 
 @contextlib.contextmanager
@@ -105,36 +109,18 @@ async def _receive(request: Request, place: Path) -> None:
             raise InvalidRequest("the upload was broken off") from error
 
 
-async def _build(request: Request, folder: Path, account: Account, *, public: bool) -> AsyncIterator[bytes]:
-    """Lines as they come. The build goes on to its end even if nobody listens any more."""
-    state = request.app.state
-    lines: asyncio.Queue[Line | None] = asyncio.Queue()
+def _start(state: State, folder: Path, account: Account, *, public: bool) -> Lines:
+    """The lines of a build that goes on to its end even if nobody listens any more."""
+    lines: Lines = asyncio.Queue()
     working = asyncio.create_task(_follow(state.builder, state.catalogue, folder, account, public, lines))
     _working.add(working)
     working.add_done_callback(_working.discard)
-    while True:
-        try:
-            async with asyncio.timeout(_SIGN_OF_LIFE_S):
-                line = await lines.get()
-        except TimeoutError:
-            line = {"log": "still at it"}
-        if line is None:
-            break
-        if "version" in line:
-            state.cache.forget()
-        yield msgspec.json.encode(line) + b"\n"
-    await working
+    return lines
 
 
 async def _follow(
-    builder: BuilderClient,
-    catalogue: Catalogue,
-    folder: Path,
-    account: Account,
-    public: bool,
-    lines: "asyncio.Queue[Line | None]",
+    builder: BuilderClient, catalogue: Catalogue, folder: Path, account: Account, public: bool, lines: Lines
 ) -> None:
-    """What the builder says, as lines of the answer."""
     try:
         async with builder.publish(account, folder, public=public) as events:
             async for event in events:
@@ -144,12 +130,30 @@ async def _follow(
         lines.put_nowait(None)
 
 
-async def _line(event: Event, catalogue: Catalogue, account: Account) -> Line:
+async def _line(event: Event, catalogue: Catalogue, account: Account) -> Line | PlatformError:
     if not isinstance(event, Ended):
         return {"log": event.text}
     if event.made is not None:
         return {"version": await asyncio.to_thread(_describe, catalogue, event.made, account)}
-    return {"error": describe(error_of(event), new_request_id())}
+    return error_of(event)
+
+
+async def _next(lines: Lines) -> Line | PlatformError | None:
+    try:
+        async with asyncio.timeout(_SIGN_OF_LIFE_S):
+            return await lines.get()
+    except TimeoutError:
+        return {"log": "still at it"}
+
+
+async def _write(request: Request, line: Line | PlatformError | None, lines: Lines) -> AsyncIterator[bytes]:
+    while line is not None:
+        if isinstance(line, PlatformError):
+            line = {"error": describe(line, new_request_id())}
+        if "version" in line:
+            request.app.state.cache.forget()
+        yield msgspec.json.encode(line) + b"\n"
+        line = await _next(lines)
 
 
 def error_of(ended: Ended) -> PlatformError:
@@ -157,6 +161,8 @@ def error_of(ended: Ended) -> PlatformError:
     match ended.outcome:
         case "busy":
             return Unavailable(ended.message, retry_after_s=10)
+        case "too_many":
+            return TooManyRequests(ended.message, retry_after_s=10)
         case "internal":
             return Internal(ended.message)
         case _:

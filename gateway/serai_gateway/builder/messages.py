@@ -66,7 +66,7 @@ class Ended(msgspec.Struct, frozen=True, array_like=True, tag=7):
     """The last message about a request."""
 
     id: int
-    outcome: Literal["built", "failed", "busy", "internal"]
+    outcome: Literal["built", "failed", "busy", "too_many", "internal"]
     message: str = ""  # why not
     build_id: str = ""
     made: Made | None = None

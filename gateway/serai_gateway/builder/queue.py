@@ -1,7 +1,7 @@
 """Which build comes next. Pure: no clock, no threads.
 
 One at a time for each algorithm, a few at once in all, and turns between accounts: whoever has the fewest builds
-running goes first, and among those who came first.
+running goes first, and among those who came first. No account has all places: its endless builds keep nobody waiting.
 """
 
 from collections import Counter
@@ -12,6 +12,13 @@ MAX_RUNNING = 2
 #: Builds that wait, of everybody and of one account.
 MAX_WAITING = 64
 MAX_WAITING_OF_ACCOUNT = 8
+
+
+class Full(NamedTuple):
+    """Why a build cannot even wait."""
+
+    message: str
+    is_own_limit: bool  # of whoever asks; else there is no room for anybody
 
 
 class Ticket(NamedTuple):
@@ -36,22 +43,27 @@ class Queue:
         self._running: dict[str, Ticket] = {}  # that use a thread
         self._held: dict[str, str] = {}  # algorithm to the ticket that has its turn
 
-    def add(self, ticket: Ticket) -> str:
-        """Why it cannot wait here; empty: it waits now."""
-        if len(self._waiting) >= self._max_waiting:
-            return f"{len(self._waiting)} builds are waiting already; try again later"
+    def add(self, ticket: Ticket) -> Full | None:
+        """Why it cannot wait here; None: it waits now."""
         of_account = sum(ticket.account == other.account for other in self._waiting.values())
         if of_account >= self._max_of_account:
-            return f"{of_account} builds of yours are waiting already; try again when one has ended"
+            return Full(f"{of_account} builds of yours are waiting already; try again when one has ended", True)
+        if len(self._waiting) >= self._max_waiting:
+            return Full(f"{len(self._waiting)} builds are waiting already; try again later", False)
         self._waiting[ticket.id] = ticket
-        return ""
+        return None
 
     def next(self) -> Ticket | None:
         """The build that begins now, if one can."""
         if len(self._running) >= self._max_running:
             return None
         busy = Counter(ticket.account for ticket in self._running.values())
-        ready = [ticket for ticket in self._waiting.values() if ticket.algorithm not in self._held]
+        most = max(1, self._max_running - 1)
+        ready = [
+            ticket
+            for ticket in self._waiting.values()
+            if ticket.algorithm not in self._held and busy[ticket.account] < most
+        ]
         chosen = min(ready, key=lambda ticket: busy[ticket.account], default=None)
         if chosen is not None:
             del self._waiting[chosen.id]
@@ -85,7 +97,3 @@ class Queue:
 
     def is_waiting(self, id: str) -> bool:
         return id in self._waiting
-
-    @property
-    def num_waiting(self) -> int:
-        return len(self._waiting)
