@@ -10,7 +10,6 @@ import pytest
 
 from serai_gateway.catalogue import Permissions, open_catalogue
 from serai_gateway.testing import PATIENCE_S, Service
-from serai_gpu_pool.testing.prepared import layers
 
 pytestmark = pytest.mark.needs_bubblewrap
 
@@ -24,14 +23,19 @@ def other_key(service: Service) -> str:
     return key
 
 
-def _archive(owner: str, name: str, seed: int) -> bytes:
-    about = f'[algorithm]\nowner = "{owner}"\nname = "{name}"\n[models.m]\nfile = "m.onnx"\n'
+def _archive(owner: str, name: str, *, pause_s: float = 0) -> bytes:
+    """An algorithm whose trial takes so long."""
+    about = f'[algorithm]\nowner = "{owner}"\nname = "{name}"\nlanguage = "python"\n[sample]\ninput = {pause_s}\n'
+    files = {
+        "algorithm.toml": about,
+        f"src/{name}.py": "import time\n\n\ndef apply(pause_s):\n    time.sleep(pause_s)\n",
+    }
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as tar:
-        for path, data in (("algorithm.toml", about.encode()), ("m.onnx", layers(512, 512, seed=seed))):
+        for path, text in files.items():
             info = tarfile.TarInfo(path)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
+            info.size = len(text)
+            tar.addfile(info, io.BytesIO(text.encode()))
     return packed.getvalue()
 
 
@@ -45,13 +49,13 @@ def _begin(service: Service, key: str, archive: bytes) -> tuple[http.client.HTTP
 
 def test_the_builds_of_one_account_leave_places_for_others(service: Service, other_key: str) -> None:
     """One is built, eight wait, and the next is refused; somebody else's is built meanwhile."""
-    begun = [_begin(service, service.key, _archive("operator", f"busy{at}", at)) for at in range(9)]
+    begun = [_begin(service, service.key, _archive("operator", f"busy{at}", pause_s=0 if at else 5)) for at in range(9)]
     try:
         assert [answer.status for _, answer in begun] == [200] * 9
-        connection, refused = _begin(service, service.key, _archive("operator", "busy9", 9))
+        connection, refused = _begin(service, service.key, _archive("operator", "busy9"))
         assert refused.status == 429 and b"8 builds of yours are waiting" in refused.read()
         connection.close()
-        connection, other = _begin(service, other_key, _archive("busybody", "quick", 10))
+        connection, other = _begin(service, other_key, _archive("busybody", "quick"))
         assert other.status == 200 and b'"version"' in other.read()
         connection.close()
         assert service.call("operator/busy8/latestPrivate", b"{}").status != 200, "it still waits"
