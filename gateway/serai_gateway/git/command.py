@@ -55,7 +55,7 @@ def run_git(
         git_box(home, repository, command, variables=variables, writable=writable, read_only=read_only) as started,
         _popen(started.words, started.environment, started.descriptors, repository) as process,
     ):
-        output, complaint = _read(process, time.monotonic() + TIMEOUT_S)
+        output, complaint = _finish(process)
     if process.returncode not in expected:
         raise GitError(explain(complaint) or f"git ended with code {process.returncode}")
     return output
@@ -63,10 +63,8 @@ def run_git(
 
 def _read(process: subprocess.Popen[bytes], deadline: float) -> tuple[bytes, bytes]:
     """All that it answers and the end of what it complains, while neither is too much for us. Raises GitError."""
-    assert process.stdin is not None, "asked for a pipe"
     assert process.stdout is not None, "asked for a pipe"
     assert process.stderr is not None, "asked for a pipe"
-    process.stdin.close()
     out, err = process.stdout.fileno(), process.stderr.fileno()
     read = {out: bytearray(), err: bytearray()}
     with selectors.DefaultSelector() as selector:
@@ -109,10 +107,22 @@ def talk_to_git(
     ):
         assert process.stdin is not None, "asked for a pipe"
         assert process.stdout is not None, "asked for a pipe"
-        yield process.stdin, process.stdout
-        _, complaint = process.communicate(timeout=TIMEOUT_S)
-    if process.returncode != 0:
+        is_broken = False
+        try:
+            yield process.stdin, process.stdout
+        except BrokenPipeError:  # it has ended, and says itself why
+            is_broken = True
+        _, complaint = _finish(process)
+    if is_broken or process.returncode != 0:
         raise GitError(explain(complaint) or f"git ended with code {process.returncode}")
+
+
+def _finish(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
+    """What it still says when it is told nothing more. Raises GitError."""
+    assert process.stdin is not None, "asked for a pipe"
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.close()
+    return _read(process, time.monotonic() + TIMEOUT_S)
 
 
 @contextlib.contextmanager

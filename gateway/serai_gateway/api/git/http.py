@@ -56,7 +56,8 @@ class GitHttp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """What goes wrong is said as plain text, which git shows to its user."""
         try:
-            asked = parse(scope["path"], scope["query_string"], scope["method"])
+            # As it was sent: no name of ours needs an escape, so what has one is something else.
+            asked = parse(scope["raw_path"].decode("latin-1"), scope["query_string"], scope["method"])
             if why := problem():
                 raise Unavailable(f"this server has no repositories: {why}")
             caller = await caller_of(scope, self._cache)

@@ -20,9 +20,9 @@ _log = get_logger("gateway")
 _LOOK = """\
 most=$1; shift; news=
 while [ $# -gt 0 ]; do
-  case $1 in *[!0]*) git merge-base --is-ancestor "$1" "$2" || echo "rewinds $3" ;; esac
   case $2 in *[!0]*)
     news="$news $2"
+    case $1 in *[!0]*) git merge-base --is-ancestor "$1" "$2" || echo "rewinds $3" ;; esac
     case $3 in refs/heads/*) [ "$(git cat-file -t "$2")" = commit ] || echo "odd $3" ;; esac
   esac
   shift 3
