@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
-from urllib.parse import quote
 
 from serai import _wire_shapes as shapes
-from serai._ask import Ask, nothing, page_of, reading, request
+from serai._ask import Ask, join, nothing, page_of, reading, request
 from serai._records import Key, Member, Organization, User
 from serai._responses import Page
 
@@ -16,7 +15,7 @@ _ORGANIZATION_TYPE = "basic"
 
 
 def path_of(kind: Kind, name: str, *parts: str) -> str:
-    return "/".join([f"/v1/{kind}", *(quote(part, safe="") for part in (name, *parts))])
+    return join(f"/v1/{kind}", name, *parts)
 
 
 def users(marker: str | None) -> Ask[Page[User]]:

@@ -10,7 +10,7 @@ import msgspec
 
 from serai._requests import LOOKUP_TIMEOUT_S, PAGE_LENGTH, Reference, Request
 from serai._responses import Page, read_error
-from serai.errors import BadAnswer, NotFound
+from serai.errors import BadAnswer, InvalidRequest, NotFound
 
 T = TypeVar("T")
 
@@ -74,7 +74,15 @@ def nothing(_: bytes) -> None:
 
 
 def path_of(reference: Reference, *parts: str) -> str:
-    return "/".join(["/v1/algorithms", *(quote(part, safe="") for part in (reference.owner, reference.name, *parts))])
+    return join("/v1/algorithms", reference.owner, reference.name, *parts)
+
+
+def join(top: str, *parts: str) -> str:
+    """The path of `parts` below `top`, each of which stays one part. Raises InvalidRequest for what would lead away."""
+    for part in parts:
+        if part in ("", ".", ".."):
+            raise InvalidRequest(f"{part!r} is no name, number or id")
+    return "/".join([top, *(quote(part, safe="") for part in parts)])
 
 
 def next_marker(found: str, marker: str | None) -> str:

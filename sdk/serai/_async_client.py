@@ -5,24 +5,22 @@ import os
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from functools import partial
-from typing import Any, BinaryIO
+from typing import Any
 
 import httpx2
 
-from serai import _http
 from serai._account_asks import organizations, users
 from serai._algorithm_asks import listing
-from serai._ask import Ask, Conversation, Pages, T, next_marker
+from serai._async_connection import AsyncConnection
 from serai._async_managed import AsyncManagedAlgorithm, AsyncOrganizationHandle, AsyncUserHandle
 from serai._events import Listener, OnProgress, OnWaiting
 from serai._logs import LogEntry, LogQuestion, OnBreak, read_logs_async
-from serai._packing import BLOCK_BYTES, pack
+from serai._packing import pack
 from serai._records import Organization, User
 from serai._requests import (
     Options,
     OutputType,
     Reference,
-    Request,
     call_request,
     exists_request,
     make_options,
@@ -34,18 +32,13 @@ from serai._requests import (
 )
 from serai._responses import (
     AlgorithmInfo,
-    LineSplitter,
     PublishedVersion,
     Response,
     read_call,
-    read_error,
     read_exists,
     read_object,
-    read_publish_line,
 )
 from serai._streams import AsyncStream
-from serai.errors import ConnectionFailed
-from serai.settings import load_settings
 
 
 def async_client(
@@ -59,25 +52,8 @@ def async_client(
     return AsyncClient(key, address, profile, transport=transport)
 
 
-class AsyncClient:
+class AsyncClient(AsyncConnection):
     """Calls one server over a pool of connections, within one event loop. Use it with `async with`."""
-
-    def __init__(
-        self,
-        key: str | None = None,
-        address: str | None = None,
-        profile: str | None = None,
-        *,
-        transport: httpx2.AsyncBaseTransport | None = None,
-    ) -> None:
-        self.settings = load_settings(key, address, profile)
-        self._http = httpx2.AsyncClient(
-            headers=_http.default_headers(self.settings),
-            verify=_http.needs_tls(self.settings),
-            trust_env=_http.uses_proxies(self.settings),
-            limits=_http.pool_limits(),
-            transport=transport,
-        )
 
     def algo(self, reference: str) -> "AsyncAlgorithm":
         """The algorithm `owner/name` or `owner/name/version`. Asks nobody; raises ValueError if it is no such name."""
@@ -136,81 +112,6 @@ class AsyncClient:
         """As `Client.logs`, for `async for`. `on_break` is a plain function."""
         return read_logs_async(self, LogQuestion(parse_reference(reference), tail, follow), on_break)
 
-    async def close(self) -> None:
-        await self._http.aclose()
-
-    async def __aenter__(self) -> "AsyncClient":
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    async def _ask(self, ask: Ask[T]) -> T:
-        return ask.answer(*await self._send(ask.request))
-
-    async def _converse(self, conversation: Conversation[T]) -> T:
-        answer: Any = None
-        while True:
-            try:
-                ask = conversation.send(answer)
-            except StopIteration as ended:
-                return ended.value
-            answer = await self._ask(ask)
-
-    async def _all(self, pages: Pages[T]) -> AsyncIterator[T]:
-        marker: str | None = None
-        while True:
-            page = await self._ask(pages(marker))
-            for result in page.results:
-                yield result
-            if page.marker is None:
-                return
-            marker = next_marker(page.marker, marker)
-
-    async def _send(self, request: Request) -> tuple[int, httpx2.Headers, bytes]:
-        response = await self._open(request)
-        try:
-            return response.status_code, response.headers, await response.aread()
-        except httpx2.RequestError as error:
-            raise _http.translate(error, self.settings, request) from error
-        finally:
-            await response.aclose()
-
-    async def _open(self, request: Request, body: BinaryIO | None = None) -> httpx2.Response:
-        """Send, and return when the answer begins. Tries again only while nothing has been sent."""
-        for delay_s in (*_http.RETRY_DELAYS_S, None):
-            built = self._http.build_request(
-                request.method,
-                self.settings.address + request.path,
-                params=list(request.query),
-                headers=dict(request.headers),
-                content=request.content if body is None else _blocks(body),
-                timeout=_http.timeout_of(request),
-            )
-            try:
-                return await self._http.send(built, stream=True)
-            except httpx2.RequestError as error:
-                if delay_s is None or not isinstance(error, _http.NOT_SENT):
-                    raise _http.translate(error, self.settings, request) from error
-                await asyncio.sleep(delay_s)
-        raise AssertionError("the last try either returns or raises")
-
-    async def _follow(
-        self, request: Request, response: httpx2.Response, on_log: Callable[[str], None] | None
-    ) -> PublishedVersion:
-        try:
-            if not response.is_success:
-                raise read_error(response.status_code, response.headers, await response.aread())
-            async for line in _lines(response):
-                event = read_publish_line(line, response.headers.get("x-request-id", ""))
-                if isinstance(event, PublishedVersion):
-                    return event
-                if on_log is not None:
-                    on_log(event)
-        except httpx2.RequestError as error:
-            raise _http.translate(error, self.settings, request) from error
-        raise ConnectionFailed("the build's log ended without saying how the build ended", maybe_sent=True)
-
 
 class AsyncAlgorithm(AsyncManagedAlgorithm):
     """One algorithm of an asynchronous client."""
@@ -250,18 +151,3 @@ class AsyncAlgorithm(AsyncManagedAlgorithm):
 
     def __repr__(self) -> str:
         return f"AsyncAlgorithm({str(self.reference)!r})"
-
-
-async def _blocks(body: BinaryIO) -> AsyncIterator[bytes]:
-    body.seek(0)
-    while block := await asyncio.to_thread(body.read, BLOCK_BYTES):
-        yield block
-
-
-async def _lines(response: httpx2.Response) -> AsyncIterator[bytes]:
-    splitter = LineSplitter()
-    async for chunk in response.aiter_bytes():
-        for line in splitter.feed(chunk):
-            yield line
-    for line in splitter.end():
-        yield line

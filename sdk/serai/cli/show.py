@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from serai.cli._connection import add_connection_options, connect
 from serai.cli._named import add_algorithm, add_json
 from serai.cli._table import cell, local
-from serai.cli._terminal import say, show_json, wants_colour, write_text
+from serai.cli._terminal import say, show_json, show_text, wants_colour, write_text
 from serai.errors import Forbidden, Unauthorized
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
             return 0
         _show(_lines(about, shares, algorithm.git_url))
     if about.summary:
-        write_text(f"\n{about.summary}")
+        show_text(f"\n{about.summary}")
     if about.version is None:
         say("nothing was built yet: push to its repository, or `serai publish DIR`")
     return 0
