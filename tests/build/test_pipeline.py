@@ -106,6 +106,24 @@ def test_a_folder_becomes_a_version_that_can_be_called(home, catalogue, source, 
     assert lines[-2:] == ["published alice/hello/1.0.0", f"built {version.key}"]
 
 
+def test_a_commit_keeps_what_it_may_do_and_a_build_with_other_settings_says_so(tmp_path, home, catalogue, hello, alice):
+    conf = json.dumps({"username": "alice", "algoname": "hello", "language": "python3"})
+    folder = write_tree(tmp_path / "old", {"algorithmia.conf": conf, "src/hello.py": HELLO["src/hello.py"]})
+    repository = Repository(home, hello.id)
+    first, second = (repository.commit(entries_of(folder), text, Author("alice")) for text in ("a", "b"))
+
+    def make(commit, **settings):
+        now = catalogue.set_algorithm(hello, settings=settings)
+        return build_commit(Source(repository, commit), catalogue, now, alice, lambda line: None)
+
+    built = make(first, pipeline_enabled=True)
+    assert built.manifest["permissions"]["calls"] and make(first) == built
+    with pytest.raises(BuildError, match=r"pipeline_enabled have changed .* push another commit"):
+        make(first, pipeline_enabled=False)
+    assert not make(second, pipeline_enabled=False).manifest["permissions"].get("calls")
+    assert make(first, pipeline_enabled=True) == built
+
+
 def test_the_same_folder_is_the_same_version_and_a_changed_one_the_next(source, make):
     first, _ = make(source)
     again, lines = make(source)

@@ -230,7 +230,21 @@ class _Build:
             self.log(f"built without network, which this server cannot give: {network_problem}")
             network = False
         calls = settings.get("pipeline_enabled", about.permissions.calls)
-        return msgspec.structs.replace(about, permissions=Permissions(network=network, calls=calls is True))
+        about = msgspec.structs.replace(about, permissions=Permissions(network=network, calls=calls is True))
+        self._check_unchanged(about)
+        return about
+
+    def _check_unchanged(self, about: Manifest) -> None:
+        """Raises BuildError if this commit is a version already that may do something else: versions never change."""
+        try:
+            before = self.catalogue.find_build_version(self.algorithm, self.source.commit).manifest
+        except NotFound:
+            return
+        if before.get("permissions") != msgspec.to_builtins(about).get("permissions"):
+            raise BuildError(
+                "network_access or pipeline_enabled have changed since this commit was built, and versions never "
+                "change: push another commit (git commit --allow-empty)"
+            )
 
     def _prepare(self, about: Manifest, part: Path, tree: Tree, hash: str, owner: str) -> NewVersion:
         store = open_store(self.home)

@@ -239,7 +239,7 @@ def _check_permissions(version: Version, asked: dict[str, Any]) -> None:
         if value in ("full", True) and asked.get(key, value) != value:
             raise BreaksPromise(
                 f"{key} was {msgspec.json.encode(value).decode()} when this was built; change it in the settings, or "
-                "in the [permissions] of algorithm.toml, compile again, and publish that"
+                "in the [permissions] of algorithm.toml, push another commit, and publish that"
             )
 
 
