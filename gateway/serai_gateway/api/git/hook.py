@@ -73,8 +73,13 @@ class Hook:
     async def refuse(self) -> None:
         await self._write("refuse\n")
 
+    def give_up(self) -> None:
+        """Nobody waits for the end any more: a hook that runs, or that git is yet to start, refuses."""
+        with contextlib.suppress(BlockingIOError):  # full: then it is killed with git
+            os.write(self._answers, b"refuse\n")
+
     def close(self) -> None:
-        """A hook that still waits then refuses. Again: nothing happens."""
+        """Only after git has ended: without a hook it would take whatever it has got."""
         for descriptor in (self._asked, self._answers):
             if descriptor >= 0:
                 os.close(descriptor)

@@ -129,7 +129,7 @@ class GitHttp:
                     if not push.has_answered:  # git ended without asking, or its client has gone
                         talking.cancel()
                         await asyncio.wait((talking,))
-                    hook.close()  # before git is ended: so it refuses, and tidies up
+                        hook.give_up()  # before git is ended: so it tidies up
         finally:
             hook.close()
             push.git_has_ended()
