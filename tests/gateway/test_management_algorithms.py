@@ -185,16 +185,16 @@ def test_lists_refuse_what_they_cannot_read(market: CallGateway, query: str, cod
     assert refused(market.ask("GET", f"/v1/algorithms?{query}"))[:2] == (400, code)
 
 
-def test_a_list_says_what_was_not_built_or_not_published(gateway: CallGateway, catalogue: Catalogue, name: str) -> None:
+def test_a_list_says_what_was_not_built_or_not_published(market: CallGateway, catalogue: Catalogue, name: str) -> None:
     def listed() -> tuple[str | None, str]:
-        (one,) = ok(gateway.ask("GET", f"/v1/algorithms?owner=alice&q={name}"))["results"]
+        (one,) = ok(market.ask("GET", f"/v1/algorithms?owner=alice&q={name}"))["results"]
         return one["version"], one["state"]
 
-    create(gateway, name)
+    create(market, name)
     assert listed() == (None, "empty")
     make(catalogue, "alice", name, 1)
     assert listed() == (None, "built")
-    ok(gateway.ask("POST", f"/v1/algorithms/alice/{name}/versions", {"version_info": {"version_type": "minor"}}))
+    ok(market.ask("POST", f"/v1/algorithms/alice/{name}/versions", {"version_info": {"version_type": "minor"}}))
     assert listed() == ("0.1.0", "published")
 
 
