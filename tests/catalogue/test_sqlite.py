@@ -226,7 +226,7 @@ def test_what_an_older_serai_has_written_is_found_and_kept_warm_after_the_migrat
         command.upgrade(module._config(connection), "0001")
         for statement in (
             "INSERT INTO accounts VALUES ('a', 'Alice', 'alice', 'user', NULL, 1)",
-            "INSERT INTO algorithms VALUES ('b', 'a', 'Tool', 'tool', 'public', 'Finds THINGS', 1)",
+            "INSERT INTO algorithms VALUES ('b', 'a', 'Tool', 'tool', 'public', 'Finds THINGS in ÄPFEL', 1)",
             "INSERT INTO versions (id, algorithm_id, hash, semver, public, kind, manifest, code_sha, models,"
             """ created_at) VALUES ('c', 'b', 'f', '1.0.0', 1, 'python', '{"min_replicas":2}', 'g', '[]', 1),"""
             """ ('d', 'b', 'e', '0.9.0', 1, 'python', '{}', 'g', '[]', 1)""",
@@ -235,7 +235,7 @@ def test_what_an_older_serai_has_written_is_found_and_kept_warm_after_the_migrat
     engine.dispose()
     assert migrate(url)
     catalogue = SqlCatalogue(url)
-    (found,) = catalogue.list_algorithms(None, query="alice things too").results
+    (found,) = catalogue.list_algorithms(None, query="alice things äpfel too").results
     assert (found.algorithm.owner, found.algorithm.name, found.semver) == ("Alice", "Tool", "1.0.0")
     assert (found.algorithm.details, found.algorithm.settings, found.algorithm.routing) == ({}, {}, ())
     assert [version.semver for version in catalogue.kept_versions()] == ["1.0.0"]

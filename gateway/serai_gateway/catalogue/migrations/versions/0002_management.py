@@ -18,10 +18,7 @@ def upgrade() -> None:
         sa.Column("retired_at", sa.Double, nullable=False),
     )
     op.add_column("algorithms", sa.Column("search_text", sa.Text, nullable=False, server_default=""))
-    op.execute(
-        "UPDATE algorithms SET search_text = (SELECT name_key FROM accounts WHERE accounts.id = algorithms.owner_id)"
-        " || ' ' || name_key || ' ' || lower(tagline) || ' '"
-    )
+    _write_search_texts()
     op.create_index("ix_algorithms_search_text", "algorithms", ["search_text"])
     op.add_column("algorithms", sa.Column("details", sa.JSON, nullable=False, server_default="{}"))
     op.add_column("algorithms", sa.Column("settings", sa.JSON, nullable=False, server_default="{}"))
@@ -86,3 +83,15 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["algorithm_id"], ["algorithms.id"], name="fk_insights_algorithm_id_algorithms"),
     )
     op.create_index("ix_insights_algorithm_id_created_at", "insights", ["algorithm_id", "created_at"])
+
+
+def _write_search_texts() -> None:
+    """As the catalogue does it. Not in SQL: SQLite's lower() knows ASCII alone."""
+    connection = op.get_bind()
+    accounts = sa.table("accounts", sa.column("id"), sa.column("name_key"))
+    algorithms = sa.table("algorithms", *map(sa.column, ("id", "owner_id", "name_key", "tagline", "search_text")))
+    of_all = sa.select(algorithms.c.id, accounts.c.name_key.label("owner"), algorithms.c.name_key, algorithms.c.tagline)
+    rows = connection.execute(of_all.join_from(algorithms, accounts, accounts.c.id == algorithms.c.owner_id)).all()
+    for id, owner, name, tagline in rows:
+        text = f"{owner} {name} {tagline.lower()} "
+        connection.execute(sa.update(algorithms).where(algorithms.c.id == id).values(search_text=text))
