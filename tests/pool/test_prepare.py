@@ -67,6 +67,25 @@ def large(tmp_path_factory):
 
 
 @in_a_box
+def test_what_was_prepared_ahead_is_copied_if_it_is_whole(large, tmp_path, monkeypatch):
+    spec, ahead, made = large
+    monkeypatch.setattr(outside, "_run", lambda *_: pytest.fail("it was prepared again"))
+    copied = do(spec, tmp_path / "one", ahead=ahead)
+    assert copied.profile == made.profile and copied.folder == prepared_folder(
+        tmp_path / "one", spec, runtime_tag("onnx")
+    )
+    for name in (GRAPH, WEIGHTS, FILE_NAME):
+        assert (copied.folder / name).read_bytes() == (made.folder / name).read_bytes()
+        assert (copied.folder / name).stat().st_ino != (made.folder / name).stat().st_ino
+    (copied.folder / GRAPH).chmod(0o644)
+    with open(copied.folder / GRAPH, "r+b") as file:
+        file.truncate(100)
+    monkeypatch.undo()
+    assert do(spec, tmp_path / "two", ahead=tmp_path / "one").folder.is_dir(), "a damaged one is made anew"
+    assert verify(prepared_folder(tmp_path / "two", spec, runtime_tag("onnx")), spec.sha256)
+
+
+@in_a_box
 def test_a_large_model_gets_a_form_that_pages_and_figures_for_each_form(large):
     spec, home, result = large
     profile = result.profile

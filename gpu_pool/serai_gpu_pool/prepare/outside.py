@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -78,6 +79,7 @@ def prepare(
     sandboxed: bool = True,
     timeout_s: float = 120.0,
     memory_bytes: int = MEMORY_BYTES,
+    ahead: Path | None = None,
 ) -> Prepared:
     """Open a model in a box, measure it, and store what makes it open fast. Blocks; may be called by several at once.
 
@@ -89,6 +91,7 @@ def prepare(
         sandboxed: False only where the operator said that no sandbox is needed.
         timeout_s: for all of it.
         memory_bytes: that opening and running may take, beyond some times the file's size.
+        ahead: another folder like `home`, of the same machine and user, in which it may have been prepared before.
 
     Raises:
         PrepareError: with whose fault it is.
@@ -99,6 +102,8 @@ def prepare(
     tag = runtime_tag(spec.format)
     place = prepared_folder(home, spec, tag)
     profile = _usable(place, spec)
+    if profile is None and ahead is not None:
+        profile = _copy(prepared_folder(ahead, spec, tag), place, spec)
     if profile is not None:
         return Prepared(place, profile)
     if sandboxed and sandbox.probe():
@@ -127,6 +132,21 @@ def _usable(place: Path, spec: ModelSpec) -> Profile | None:
         except FolderError:
             return None
     return profile
+
+
+def _copy(source: Path, place: Path, spec: ModelSpec) -> Profile | None:
+    """The profile of a copy, if there was something whole to copy."""
+    if _usable(source, spec) is None:
+        return None
+    try:
+        with part.new_part(place.parent) as folder:
+            for name in (GRAPH, WEIGHTS, FILE_NAME):
+                if (source / name).exists():
+                    shutil.copyfile(source / name, folder / name)
+            part.complete(folder, place)
+    except OSError:
+        return None
+    return _usable(place, spec)
 
 
 def _job(
