@@ -119,10 +119,12 @@ class Trial:
         raise BuildError("what runs versions died while this one was tried, twice; the operator's logs say of what")
 
     async def _there(self, spec: VersionSpec) -> Route:
-        route = self._dispatcher.route(spec)
-        if not await route.wait_open(DAEMON_S):
-            raise BuildError(f"the {route.name} does not answer, so nothing can be tried; this is our fault")
-        return route
+        """The way to a daemon that answers: one that is just dying may still take a connection."""
+        route, until = self._dispatcher.route(spec), time.monotonic() + DAEMON_S
+        while (left_s := until - time.monotonic()) > 0:
+            if await route.wait_open(left_s) and await route.stats():
+                return route
+        raise BuildError(f"the {route.name} does not answer, so nothing can be tried; this is our fault")
 
 
 def _error_of(what: str, message: Failure | Refusal, secrets: Secrets) -> BuildError:
