@@ -117,7 +117,11 @@ class Push:
                     await self._refuse(f"\nBuild failed for {named}/{update.new}\n{event.message}\n")
                 else:
                     await asyncio.to_thread(self._take_branch, plan)
-                    await self._hook.say(f"\nBuild successful for {named}/{update.new}\n")
+                    name = f"{self._algorithm.owner}/{self._algorithm.name}"
+                    await self._hook.say(f"\nBuild successful for {named}/{update.new}")
+                    await self._hook.say(
+                        f"To give it a number: serai publish {name}, or POST /v1/algorithms/{name}/versions\n"
+                    )
                     await self._take()
             await self._git_has_ended.wait()
 
