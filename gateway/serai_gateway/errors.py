@@ -14,7 +14,8 @@
       ├── Internal              500   our bug, always
       ├── ReplicaCrashed        502   what ran the call died
       ├── Unavailable           503   we are overloaded, stopping or not ready
-      └── DeadlineExceeded      504
+      ├── DeadlineExceeded      504
+      └── NoSpace               507   our disk is full
 
 An algorithm that fails is not in this tree: that is an outcome (HTTP 200 with an error object).
 """
@@ -100,6 +101,10 @@ class Unavailable(PlatformError):
 
 class DeadlineExceeded(PlatformError):
     status, code, error_type = 504, "deadline_exceeded", "TimeoutError"
+
+
+class NoSpace(PlatformError):
+    status, code = 507, "no_space"
 
 
 #: How a daemon's refusal reads over HTTP.

@@ -1,7 +1,25 @@
 """Structured logs on stderr: JSON lines, one event each. Every line has an `action`; calls have their id."""
 
+import contextlib
 import functools
+import io
 from typing import Any
+
+
+class _Forgiving(io.TextIOBase):
+    """A stream whose disk may be full: that costs lines, and nobody who writes them."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
 
 
 class Logger:
@@ -32,7 +50,7 @@ def _logger(part: str) -> Any:
             structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False)),
             structlog.processors.JSONRenderer(),
         ],
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=_Forgiving(sys.stderr)),
         cache_logger_on_first_use=True,
     )
     return structlog.get_logger(part=part)

@@ -10,8 +10,18 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import sqlalchemy as sa
 
+from serai_gateway.api.management.errors import of_catalogue
 from serai_gateway.build.testing import die_at
-from serai_gateway.catalogue import SqlCatalogue, UnknownSchema, database, ensure_operator, open_catalogue, tables
+from serai_gateway.catalogue import (
+    Busy,
+    NoRoom,
+    SqlCatalogue,
+    UnknownSchema,
+    database,
+    ensure_operator,
+    open_catalogue,
+    tables,
+)
 from serai_gateway.catalogue.migrate import migrate, revisions
 from serai_gateway.catalogue.testing import new_version
 
@@ -214,6 +224,29 @@ def test_publishing_that_is_killed_anywhere_leaves_the_old_version_or_the_new_on
         catalogue.close()
         number += 1
     assert number > 10
+
+
+def test_a_full_disk_and_a_busy_database_are_told_and_change_nothing(url, tmp_path, monkeypatch):
+    migrate(url)
+    catalogue = SqlCatalogue(url)
+    alice = catalogue.ensure_account("alice")
+    catalogue.close()
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_MS", 50)
+    engine = catalogue._database.engine
+    sa.event.listen(engine, "connect", lambda connection, record: connection.execute("PRAGMA max_page_count = 1"))
+    with pytest.raises(NoRoom, match="disk is full") as full:
+        catalogue.set_profile(alice, {"fullname": "x" * 100_000})
+    other = sqlite3.connect(tmp_path / "serai.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(Busy, match="try again") as busy:
+        catalogue.set_profile(alice, {"fullname": "x"})
+    other.close()
+    assert catalogue.account_named("alice").profile == {}
+    assert catalogue.set_profile(alice, {"fullname": "x"}).profile == {"fullname": "x"}
+    catalogue.close()
+    assert "xxxx" not in str(full.value.__cause__), "what was to be written is not for the log"
+    told = [of_catalogue(error.value) for error in (full, busy)]
+    assert [(error.status, error.retriable) for error in told] == [(507, False), (503, True)]
 
 
 def test_what_an_older_serai_has_written_is_found_and_kept_warm_after_the_migration(url, tmp_path):

@@ -11,10 +11,10 @@ from pathlib import Path
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from serai_gateway.catalogue import tables
-from serai_gateway.catalogue.errors import NotFound
+from serai_gateway.catalogue.errors import Busy, NoRoom, NotFound
 
 #: How long a writer waits for another one. Writes take about a millisecond; only a migration takes longer.
 BUSY_TIMEOUT_MS = 10_000
@@ -27,7 +27,10 @@ def sqlite_url(path: Path) -> sa.URL:
 def create_engine(url: str | sa.URL) -> sa.Engine:
     """An engine whose connections keep our rules. Use it in the process that made it, not across a fork."""
     engine = sa.create_engine(
-        url, json_serializer=lambda value: msgspec.json.encode(value).decode(), json_deserializer=msgspec.json.decode
+        url,
+        hide_parameters=True,  # of statements that fail: inputs of calls, addresses, hashes of keys are not for the log
+        json_serializer=lambda value: msgspec.json.encode(value).decode(),
+        json_deserializer=msgspec.json.decode,
     )
     if engine.dialect.name == "sqlite":
         if engine.url.database:
@@ -88,7 +91,7 @@ class Database:
     def write(self) -> Iterator[sa.Connection]:
         """One transaction that has the write lock from its start: what it reads stays true until it commits.
 
-        Raises NotFound when what is written belongs to something that has been deleted meanwhile.
+        Raises NotFound when what is written belongs to something that has been deleted meanwhile; NoRoom, Busy.
         """
         try:
             with self._writer.begin() as connection:
@@ -97,6 +100,14 @@ class Database:
             if _is_foreign_key(error):
                 raise NotFound("what this belongs to has been deleted meanwhile") from error
             raise
+        except OperationalError as error:
+            match _name_of(error):
+                case "SQLITE_FULL" | "53100":
+                    raise NoRoom("the server's disk is full, so nothing was changed; tell its operator") from error
+                case name if name == "55P03" or name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+                    raise Busy("the database is busy, so nothing was changed; try again") from error
+                case _:
+                    raise
 
     def generation(self) -> int:
         return self._counter.value()
@@ -112,12 +123,12 @@ def touch(connection: sa.Connection) -> None:
 
 
 def _is_foreign_key(error: IntegrityError) -> bool:
-    """As SQLite and PostgreSQL name it."""
-    original = error.orig
-    return (
-        getattr(original, "sqlite_errorname", "") == "SQLITE_CONSTRAINT_FOREIGNKEY"
-        or getattr(original, "sqlstate", "") == "23503"
-    )
+    return _name_of(error) in ("SQLITE_CONSTRAINT_FOREIGNKEY", "23503")
+
+
+def _name_of(error: IntegrityError | OperationalError) -> str:
+    """As SQLite or PostgreSQL names it."""
+    return getattr(error.orig, "sqlite_errorname", "") or getattr(error.orig, "sqlstate", "") or ""
 
 
 class _Counter:

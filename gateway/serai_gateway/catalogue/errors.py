@@ -9,6 +9,8 @@ CatalogueError
 ├── TooMany             a limit on how many there may be
 ├── AlreadyPublished    versions are immutable
 ├── BreaksPromise       a version changes what callers rely on by its number
+├── NoRoom              the disk is full: nothing was written
+├── Busy                others write for too long: nothing was written, and a later try may help
 └── UnknownSchema       the database was written by a newer Serai
 """
 
@@ -47,6 +49,14 @@ class AlreadyPublished(CatalogueError):
 
 class BreaksPromise(CatalogueError):
     """A version changes what callers rely on by its number; another number may."""
+
+
+class NoRoom(CatalogueError):
+    """The disk is full: nothing was written."""
+
+
+class Busy(CatalogueError):
+    """Others write for too long: nothing was written, and a later try may help."""
 
 
 class UnknownSchema(CatalogueError):

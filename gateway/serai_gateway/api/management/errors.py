@@ -11,8 +11,17 @@ import msgspec
 from starlette.responses import Response
 
 from serai_gateway.build.templates import NO_SUCH_MACHINE, NO_SUCH_PACKAGE_SET, UNKNOWN, UNSUPPORTED, CannotMake
-from serai_gateway.catalogue import AlreadyPublished, BreaksPromise, CatalogueError, InvalidName, NotFound, Taken
-from serai_gateway.errors import PlatformError, describe, error_headers
+from serai_gateway.catalogue import (
+    AlreadyPublished,
+    BreaksPromise,
+    Busy,
+    CatalogueError,
+    InvalidName,
+    NoRoom,
+    NotFound,
+    Taken,
+)
+from serai_gateway.errors import NoSpace, PlatformError, Unavailable, describe, error_headers
 from serai_gateway.request_id import new_request_id
 
 
@@ -81,7 +90,7 @@ class ManagementError(PlatformError):
 _CODES = {401: "unauthenticated", 403: "forbidden", 404: "not_found", 409: "conflict", 500: "internal", 501: "internal"}
 
 #: What other parts of the gateway refuse with, as a number of the management API.
-_NUMBERS = {400: 2015, 401: 2002, 403: 2001, 404: 1000, 409: 1002, 422: 6001, 500: 5001, 503: 5001}
+_NUMBERS = {400: 2015, 401: 2002, 403: 2001, 404: 1000, 409: 1002, 422: 6001, 500: 5001, 503: 5001, 507: 5001}
 
 
 #: What lies below these, or is one of them, answers in this form.
@@ -131,8 +140,12 @@ def of_cannot_make(error: CannotMake) -> ManagementError:
     return ManagementError(known, str(error))
 
 
-def of_catalogue(error: CatalogueError) -> ManagementError:
+def of_catalogue(error: CatalogueError) -> PlatformError:
     """The catalogue's refusal of something about an algorithm, as the management API says it."""
+    if isinstance(error, NoRoom):
+        return NoSpace(str(error))
+    if isinstance(error, Busy):
+        return Unavailable(str(error), retry_after_s=1.0)
     known = {
         NotFound: Codes.ALGORITHM_NOT_FOUND,
         Taken: Codes.ALGORITHM_NAME_TAKEN,

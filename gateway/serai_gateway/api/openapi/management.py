@@ -261,6 +261,7 @@ _REFUSALS = {
         "409": "taken, or changed meanwhile",
         "422": "understood, and cannot be done",
         "429": "too many at once",
+        "507": "the server's disk is full",
     }.items()
 }
 _REFUSALS |= {status: json_answer("refused by the server", _REFUSED) for status in ALWAYS if status not in _REFUSALS}
