@@ -50,7 +50,7 @@ def _logger(part: str) -> Any:
             structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False)),
             structlog.processors.JSONRenderer(),
         ],
-        logger_factory=structlog.WriteLoggerFactory(file=_Forgiving(sys.stderr)),
+        logger_factory=structlog.WriteLoggerFactory(file=_Forgiving(sys.stderr)),  # pyright: ignore[reportArgumentType]
         cache_logger_on_first_use=True,
     )
     return structlog.get_logger(part=part)

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import event
 
 from serai_gateway.api.management.errors import of_catalogue
 from serai_gateway.build.testing import die_at
@@ -233,7 +234,7 @@ def test_a_full_disk_and_a_busy_database_are_told_and_change_nothing(url, tmp_pa
     catalogue.close()
     monkeypatch.setattr(database, "BUSY_TIMEOUT_MS", 50)
     engine = catalogue._database.engine
-    sa.event.listen(engine, "connect", lambda connection, record: connection.execute("PRAGMA max_page_count = 1"))
+    event.listen(engine, "connect", lambda connection, record: connection.execute("PRAGMA max_page_count = 1"))
     with pytest.raises(NoRoom, match="disk is full") as full:
         catalogue.set_profile(alice, {"fullname": "x" * 100_000})
     other = sqlite3.connect(tmp_path / "serai.db", isolation_level=None)
