@@ -102,7 +102,13 @@ def test_versions_are_paged_with_links_that_work(market: CallGateway, catalogue:
     assert seen == [f"{number:040x}" for number in (5, 4, 3, 2, 1)]
     for query, count in (("published=true", 1), ("published=False", 4), ("callable=true", 5), ("callable=false", 5)):
         assert len(ok(market.ask("GET", f"/v1/algorithms/alice/{name}/versions?{query}"))["results"]) == count
+    elsewhere = ok(market.ask("GET", "/v1/algorithms/alice/same"))["version_info"]["version_uuid"]
+    builds = f"/v1/algorithms/alice/{name}/builds?marker="
+    built_elsewhere = catalogue.start_build(catalogue.find_algorithm("alice", "same", None), f"{1:040x}", "x").id
+    assert refused(market.ask("GET", builds + built_elsewhere))[:2] == (400, 5002)
+    assert ok(market.ask("GET", f"/v1/algorithms/alice/same/versions?marker={elsewhere}"))["results"] == []
     for query, code in (
+        (f"marker={elsewhere}", 5002),
         ("limit=0", 5003),
         ("limit=1001", 5003),
         ("limit=x", 5003),

@@ -158,6 +158,7 @@ def test_colours_change_nothing_but_colours():
 
 def test_control_characters_are_spelled_out():
     assert printable("a\x1b[31m\x00\x9b\tb\r\nc") == "a\\x1b[31m\\x00\\x9b\tb\nc"
+    assert printable("\u202egnp.exe") == "\\u202egnp.exe"
 
 
 def test_an_algorithms_error_shows_type_message_and_trace(capsys: Output):

@@ -61,6 +61,8 @@ class Builds:
         with self._database.read() as connection:
             if marker is not None:
                 last = _found(connection, marker)
+                if last.algorithm_id != algorithm.id:
+                    raise NotFound("the marker is none of this list's")
                 same = sa.and_(builds.c.started_at == last.started_at, builds.c.id > last.id)
                 query = query.where(sa.or_(builds.c.started_at < last.started_at, same))
             query = query.order_by(builds.c.started_at.desc(), builds.c.id).limit(max(1, min(limit, MAX_PAGE_SIZE)))

@@ -114,8 +114,9 @@ class Finding:
             query = query.where(versions.c.semver.is_not(None) if published else versions.c.semver.is_(None))
         with self._database.read() as connection:
             if marker:
-                seen = connection.execute(_facts.where(versions.c.id == marker)).one_or_none()
-                if seen is None:
+                listed = _facts.where(versions.c.id == marker, versions.c.algorithm_id == algorithm.id)
+                seen = connection.execute(listed).one_or_none()
+                if seen is None or (public_only and not seen.public):
                     raise NotFound("the marker is none of this list's")
                 after = sa.tuple_(versions.c.created_at, versions.c.id)
                 query = query.where(after < sa.tuple_(seen.created_at, seen.id))

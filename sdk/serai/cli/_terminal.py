@@ -11,6 +11,8 @@ from serai.errors import AlgorithmError, ApiError, SeraiError
 
 #: C0 and C1 control characters but newline and tab, shown instead of obeyed: logs and messages come from strangers.
 _VISIBLE = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (0x09, 0x0A)}
+#: And what turns the direction of writing: a line would show something else than it says.
+_VISIBLE |= {code: f"\\u{code:04x}" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 
 _JSON_TOKEN = re.compile(
     r"""(?P<key>"(?:[^"\\]|\\.)*"(?=\s*:))|(?P<string>"(?:[^"\\]|\\.)*")|(?P<word>\b(?:true|false|null)\b)|(?P<number>-?\d[\d.eE+-]*)"""

@@ -1,6 +1,7 @@
 """What clients send to create, change and publish an algorithm. Fields that are not here count for nothing: ids,
 owners, hashes and visibility are nobody's to send."""
 
+import re
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -68,6 +69,7 @@ class ChangeBody(msgspec.Struct):
     version_info: VersionInfo | None = None
 
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 #: What may not change once there is code for it.
 _FIXED = ("language", "environment", "package_set", "algorithm_environment")
 _REQUIRED = ("source_visibility", "license", "network_access", "pipeline_enabled")
@@ -151,3 +153,6 @@ def _check_texts(texts: dict[str, Any]) -> None:
     for key, text in texts.items():
         if "\0" in text:
             raise ManagementError(Codes.INVALID_INPUT, f"{key} has a zero character in it")
+        # A sample is given to the algorithm as it is; what people read is shown by terminals, too.
+        if not key.startswith("sample_") and _CONTROL.search(text):
+            raise ManagementError(Codes.INVALID_INPUT, f"{key} has control characters in it")
