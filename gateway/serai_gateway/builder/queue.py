@@ -1,7 +1,8 @@
 """Which build comes next. Pure: no clock, no threads.
 
 One at a time for each algorithm, a few at once in all, and turns between accounts: whoever has the fewest builds
-running goes first, and among those who came first. No account has all places: its endless builds keep nobody waiting.
+running goes first, among those whoever had a turn longest ago, and of one account what came first. No account has all
+places: its endless builds keep nobody waiting.
 """
 
 from collections import Counter
@@ -42,6 +43,8 @@ class Queue:
         self._waiting: dict[str, Ticket] = {}  # in the order in which they came
         self._running: dict[str, Ticket] = {}  # that use a thread
         self._held: dict[str, str] = {}  # algorithm to the ticket that has its turn
+        self._num_begun = 0
+        self._last_turn: dict[str, int] = {}  # account to which build it was, of those that have begun
 
     def add(self, ticket: Ticket) -> Full | None:
         """Why it cannot wait here; None: it waits now."""
@@ -64,8 +67,10 @@ class Queue:
             for ticket in self._waiting.values()
             if ticket.algorithm not in self._held and busy[ticket.account] < most
         ]
-        chosen = min(ready, key=lambda ticket: busy[ticket.account], default=None)
+        chosen = min(ready, key=lambda one: (busy[one.account], self._last_turn.get(one.account, 0)), default=None)
         if chosen is not None:
+            self._num_begun += 1
+            self._last_turn[chosen.account] = self._num_begun
             del self._waiting[chosen.id]
             self._running[chosen.id] = chosen
             self._held[chosen.algorithm] = chosen.id
@@ -76,12 +81,18 @@ class Queue:
         ticket = self._running.pop(id, None)
         if ticket is not None and not keeps_turn:
             del self._held[ticket.algorithm]
+        self._forget_who_wants_nothing()
 
     def release(self, id: str) -> None:
         """It wants its turn no more: it waits no longer, or what came after its work is done too."""
         self._waiting.pop(id, None)
         if id not in self._running:
             self._held = {algorithm: holder for algorithm, holder in self._held.items() if holder != id}
+        self._forget_who_wants_nothing()
+
+    def _forget_who_wants_nothing(self) -> None:
+        here = {ticket.account for ticket in (*self._waiting.values(), *self._running.values())}
+        self._last_turn = {account: turn for account, turn in self._last_turn.items() if account in here}
 
     def before(self, id: str) -> int:
         """How many builds of the same algorithm must end before this one begins."""
