@@ -15,6 +15,7 @@ from typing import NamedTuple
 from serai.box import bubblewrap
 from serai.box.seccomp import open_filter
 from serai.box.short_lived import CommandGroups
+from serai_gateway.git.errors import GitError
 from serai_gateway.git.limits import LIMITS, MAX_PIDS, MEMORY_BYTES
 from serai_gateway.git.writers import writer
 from serai_runner.settings import Settings
@@ -74,11 +75,13 @@ def git_box(
     writable: bool = False,
     read_only: Sequence[tuple[Path, str]] = (),
 ) -> Iterator[Started]:
-    """What starts `command` in a box with `repository`; afterwards nothing of it runs any more.
+    """What starts `command` in a box with `repository`; afterwards nothing of it runs any more. Raises GitError.
 
     Start it in a session of its own, from a thread that lives as long. In the words of `command` and `variables`, the
     text `{place}` stands for where the repository is.
     """
+    if not repository.is_dir():
+        raise GitError("the repository has gone")
     is_boxed = has_box(home)
     place = INSIDE if is_boxed else str(repository)
     variables = _environment(_SETTINGS | dict(settings or {})) | dict(variables or {})
