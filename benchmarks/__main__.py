@@ -2,7 +2,7 @@
 
 import argparse
 
-from benchmarks import c1, c2, c3, c4, c5, c6, c7, c8, p2, r1, r2, r3, r4, r5, r6, w4
+from benchmarks import c1, c2, c3, c4, c5, c6, c7, c8, p1, p2, r1, r2, r3, r4, r5, r6, w4
 
 #: What there is, and how many seconds each measurement of it takes by default.
 _ALL = {
@@ -14,6 +14,7 @@ _ALL = {
     "C6": (c6.run, 300.0),
     "C7": (c7.run, 600.0),
     "C8": (c8.run, 10.0),
+    "P1": (p1.run, 4.0),
     "P2": (p2.run, 30.0),
     "R1": (r1.run, 3.0),
     "R2": (r2.run, 10.0),
