@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -58,6 +59,9 @@ from serai_gateway.vault import open_vault
 from serai_gateway.write_behind import WriteBehind
 
 _log = get_logger("gateway")
+
+#: Threads of a worker for what blocks: the catalogue, mostly.
+_MAX_THREADS = 32
 
 _ROUTES = [
     Route("/", document.welcome, methods=["GET"]),
@@ -158,6 +162,8 @@ class App:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        # Far above the writers that may wait for the database (`catalogue.database`): look-ups find a thread.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_MAX_THREADS, "worker"))
         self._dispatcher.start()
         self._builder.start()
         keeping = asyncio.create_task(

@@ -1,5 +1,6 @@
 """The connection to the database: how transactions begin, and when the catalogue has changed."""
 
+import contextlib
 import fcntl
 import os
 import sqlite3
@@ -18,6 +19,8 @@ from serai_gateway.catalogue.errors import Busy, NoRoom, NotFound
 
 #: How long a writer waits for another one. Writes take about a millisecond; only a migration takes longer.
 BUSY_TIMEOUT_MS = 10_000
+#: Writers of one process, the one that writes included.
+_MAX_WRITERS = 24
 
 
 def sqlite_url(path: Path) -> sa.URL:
@@ -80,6 +83,7 @@ class Database:
     def __init__(self, url: str | sa.URL) -> None:
         self.engine = create_engine(url)
         self._writer = self.engine.execution_options(serai_write=True)
+        self._turns = _Turns() if self.engine.dialect.name == "sqlite" else contextlib.nullcontext()
         self._counter = _SqliteCounter(self.engine) if self.engine.dialect.name == "sqlite" else _Counter(self.engine)
 
     @contextmanager
@@ -94,7 +98,7 @@ class Database:
         Raises NotFound when what is written belongs to something that has been deleted meanwhile; NoRoom, Busy.
         """
         try:
-            with self._writer.begin() as connection:
+            with self._turns, self._writer.begin() as connection:
                 yield connection
         except IntegrityError as error:
             if _is_foreign_key(error):
@@ -129,6 +133,26 @@ def _is_foreign_key(error: IntegrityError) -> bool:
 def _name_of(error: IntegrityError | OperationalError) -> str:
     """As SQLite or PostgreSQL names it."""
     return getattr(error.orig, "sqlite_errorname", "") or getattr(error.orig, "sqlstate", "") or ""
+
+
+class _Turns:
+    """One writer at a time, which is all that SQLite has, and few that wait: each takes a thread, and whoever only
+    reads needs one too. Raises Busy on entry."""
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()
+        self._places = threading.BoundedSemaphore(_MAX_WRITERS)
+
+    def __enter__(self) -> None:
+        if not self._places.acquire(blocking=False):
+            raise Busy(f"{_MAX_WRITERS} changes are waiting for the database; try again")
+        if not self._turn.acquire(timeout=BUSY_TIMEOUT_MS / 1000):
+            self._places.release()
+            raise Busy("the database is busy, so nothing was changed; try again")
+
+    def __exit__(self, *exception: object) -> None:
+        self._turn.release()
+        self._places.release()
 
 
 class _Counter:

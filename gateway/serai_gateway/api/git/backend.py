@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from serai_gateway.git.box import git_box
+from serai_gateway.git.threads import in_git_thread
 
 #: Headers of http-backend's answer that are passed on.
 _PASSED_ON = {"content-type", "cache-control", "expires", "pragma"}
@@ -93,7 +94,7 @@ async def start_backend(
         home, repository, ["git", "http-backend"],
         variables=request, settings=settings, writable=writable, read_only=read_only,
     )  # fmt: skip
-    started = await asyncio.to_thread(box.__enter__)
+    started = await in_git_thread(box.__enter__)
     try:
         process = await asyncio.create_subprocess_exec(
             *started.words,
@@ -112,4 +113,4 @@ async def start_backend(
         finally:
             await backend.end()
     finally:
-        await asyncio.to_thread(box.__exit__, None, None, None)
+        await in_git_thread(box.__exit__, None, None, None)

@@ -21,6 +21,7 @@ from serai_gateway.errors import Internal, PlatformError, TooManyRequests, Unava
 from serai_gateway.git import NO_REPOSITORY, GitError, Repository
 from serai_gateway.git.box import has_box, problem
 from serai_gateway.git.limits import LIMITS
+from serai_gateway.git.threads import in_git_thread
 from serai_gateway.logs import get_logger
 from serai_gateway.request_id import new_request_id
 from serai_gateway.settings import Settings
@@ -93,7 +94,7 @@ class GitHttp:
         if pushes and algorithm is None:
             algorithm = await asyncio.to_thread(self._catalogue.ensure_algorithm, target.owner, asked.name)
         repository = Repository(self._settings.home, algorithm.id if algorithm else NO_REPOSITORY)
-        await asyncio.to_thread(repository.ensure)
+        await in_git_thread(repository.ensure)
         variables = _variables(scope, asked, repository, target)
         async with asyncio.timeout(LIMITS.push_s if pushes else LIMITS.fetch_s):
             if pushes and algorithm is not None:
@@ -138,7 +139,7 @@ class GitHttp:
             await asyncio.wait((talking,))
             self._cache.forget()
         with contextlib.suppress(GitError):  # it is a favour
-            await asyncio.to_thread(repository.tidy)
+            await in_git_thread(repository.tidy)
 
 
 async def _relay(backend: Backend, receive: Receive, send: Send) -> None:

@@ -10,6 +10,7 @@ from serai_gateway.catalogue import Account, Algorithm
 from serai_gateway.git import NO_COMMIT, GitError, PushRefused, Repository
 from serai_gateway.git.command import run_git
 from serai_gateway.git.limits import LIMITS
+from serai_gateway.git.threads import in_git_thread
 from serai_gateway.logs import get_logger
 
 _log = get_logger("gateway")
@@ -56,7 +57,7 @@ class Push:
         then a build is called off."""
         quarantine, lines = await self._hook.asked()
         try:
-            plan = await asyncio.to_thread(self._check, quarantine, lines)
+            plan = await in_git_thread(self._check, quarantine, lines)
             if plan.built is None:
                 await self._take()
             else:
@@ -116,7 +117,7 @@ class Push:
                 elif event.outcome != "built":
                     await self._refuse(f"\nBuild failed for {named}/{update.new}\n{event.message}\n")
                 else:
-                    await asyncio.to_thread(self._take_branch, plan)
+                    await in_git_thread(self._take_branch, plan)
                     name = f"{self._algorithm.owner}/{self._algorithm.name}"
                     await self._hook.say(f"\nBuild successful for {named}/{update.new}")
                     await self._hook.say(

@@ -21,6 +21,7 @@ from serai_gateway.api.management.targets import both_ways, managed_algorithm
 from serai_gateway.api.publish import error_of
 from serai_gateway.catalogue import Algorithm, Build, Catalogue, NotFound, Version
 from serai_gateway.git import GitError, Repository
+from serai_gateway.git.threads import in_git_thread
 
 
 async def compile_head(request: Request) -> Response:
@@ -77,7 +78,7 @@ async def list_commits(request: Request) -> Response:
     since, until = request.query_params.get("since") or None, request.query_params.get("until") or None
     repository = Repository(request.app.state.settings.home, algorithm.id)
     try:
-        found = await asyncio.to_thread(repository.history, since, until) if repository.exists else []
+        found = await in_git_thread(repository.history, since, until) if repository.exists else []
     except GitError as error:
         raise ManagementError(Codes.INVALID_INPUT, str(error)) from None
     commits = [
