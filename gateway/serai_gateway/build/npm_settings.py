@@ -25,6 +25,7 @@ _OURS = re.compile(
     re.IGNORECASE,
 )
 _CERTIFICATES = ("NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE", "SSL_CERT_DIR", "NPM_CONFIG_CAFILE")
+_TRUST = ("/etc/ssl", "/etc/pki", "/etc/ca-certificates")
 #: A line of an .npmrc about one host: its credentials, mostly.
 _HOST_LINE = re.compile(r"\s*(//[^\s=]+?)/?:[A-Za-z_-]+\s*=")
 _ASK = ("npm", "config", "list", "--json", "--cache=/tmp/npm")
@@ -46,6 +47,8 @@ def npm_settings() -> NpmSettings:
             mounts.append((Path(value), place))
             value = place
         variables[name] = value
+    # Whom this machine trusts: a box without a network has no such files of its own.
+    mounts += [(Path(place), place) for place in _TRUST if os.path.isdir(place)]
     config = Path(os.environ.get("NPM_CONFIG_USERCONFIG") or os.path.expanduser("~/.npmrc"))
     if config.is_file():
         mounts.append((config, f"{SETTINGS}/npmrc"))
