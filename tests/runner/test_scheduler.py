@@ -166,6 +166,25 @@ def test_one_owners_long_calls_leave_places_for_others():
     assert [replica.version for replica in bench.effects.started[3:]] == [greedy[2]]
 
 
+def test_a_new_version_finds_a_place_where_calls_inside_calls_went_beyond_the_owners_number():
+    bench = Bench(max_processes=9, max_processes_per_owner=2, replicas=1)
+    deep, new = (bench.scheduler.define(python_version("/code", key=key, owner="one")) for key in ("deep", "new"))
+    chain = [bench.call(deep)]
+    bench.ready()
+    for depth in (1, 2, 3):
+        chain.append(bench.call(deep, depth=depth))
+        bench.advance(0.1)
+        bench.ready()
+    for call in reversed(chain):
+        bench.reply(call)
+    assert len(bench.scheduler.replicas) == 4, "two more than one owner may have"
+    waiting = bench.call(new)
+    for _ in range(3):
+        assert bench.effects.started[-1].version is deep
+        bench.exit(bench.effects.killed[-1])
+    assert bench.ready().version is new and waiting.replica is not None
+
+
 def test_large_inputs_are_not_sent_ahead():
     bench = Bench(replicas=1)
     bench.call()

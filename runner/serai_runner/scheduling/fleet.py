@@ -155,8 +155,9 @@ class Fleet:
             self.start_failed(replica, f"ended right after loading ({ending.how})", ending.output, False, now)
 
     def fill_places(self, now: float) -> None:
-        """A place is free: whoever waits for one."""
-        for version in self._places.served_next():
+        """A place is free: whoever waits for one. It need not be enough: replicas that were started for calls inside
+        calls are beyond an owner's number, and then another one must go."""
+        for version in self._places.wanted_by():
             self.ensure(version, now)
 
     def doom(self, replica: ReplicaState, why: Doom) -> None:

@@ -30,12 +30,12 @@ class Places:
     def unwant(self, version: VersionState) -> None:
         self._wanting.pop(version.spec.key, None)
 
-    def served_next(self) -> list[VersionState]:
-        """Versions that wait for a place and can have one now, in order; forgets those that no longer wait."""
+    def wanted_by(self) -> list[VersionState]:
+        """Versions that wait for a place, in order; forgets those that no longer wait."""
         for version in list(self._wanting.values()):
             if not version.queue:
                 self.unwant(version)
-        return [version for version in self._wanting.values() if self.has_room_for(version)]
+        return list(self._wanting.values())
 
     def is_wanted(self, replica: ReplicaState) -> bool:
         """Whether the end of this idle replica lets a version start that waits for a place."""
