@@ -191,8 +191,9 @@ def test_without_packages_npm_is_not_asked(install, home):
 def test_a_file_that_is_missing_or_no_javascript_is_refused(home, tmp_path):
     files = write_tree(tmp_path / "files", {"src/good.js": "exports.apply = (x) => x;", "src/bad.js": "exports. = ;"})
     check_javascript(files, "good", home)
-    with pytest.raises(BuildError, match=r"(?s)src/bad\.js is not JavaScript:.*SyntaxError"):
+    with pytest.raises(BuildError, match=r"(?s)src/bad\.js is not JavaScript:.*SyntaxError") as error:
         check_javascript(files, "bad", home)
+    assert "src/bad.js:1\nexports. = ;" in str(error.value) and "node:internal" not in str(error.value)
     with pytest.raises(BuildError, match=r"there is no src/missing\.js"):
         check_javascript(files, "missing", home)
 

@@ -175,7 +175,8 @@ def test_members_create_and_publish_privately_and_owners_do_the_rest(
     make(catalogue, "team", name, 1)
     path = f"team/{name}"
     forbidden = (403, 2001, "Caller is not authorized to perform the operation.")
-    assert refused(publish(market, path, "carol", algorithm_callability="public")) == forbidden
+    to_members = (403, 2001, "only owners of team may do this, not its members")
+    assert refused(publish(market, path, "carol", algorithm_callability="public")) == to_members
     assert ok(publish(market, path, "carol"))["version_info"]["semantic_version"] == "0.1.0"
     make(catalogue, "team", name, 2)
     assert refused(market.ask("DELETE", f"/v1/algorithms/{path}", key="carol")) == forbidden

@@ -196,6 +196,7 @@ def test_a_refusal_of_the_management_api_shows_its_words_and_its_number(capsys: 
         assert main(["publish", "a/b", "--address", address]) == 1
         assert capsys.readouterr().err == (
             "serai: nothing was built since; compile it again\n  (conflict, HTTP 409, request req-1)\n"
+            "`serai builds OWNER/NAME --compile` builds the same commit again, and `serai publish` then numbers that\n"
         )
         assert main(["publish", "a/b", "--address", address, "--json"]) == 1
         assert json.loads(capsys.readouterr().err)["error"]["number"] == 1007
@@ -439,17 +440,17 @@ ONE_MODEL, TWO_MODELS = '[models.a]\nfile = "a.onnx"\n', '[models.a]\nfile = "a.
 
 def test_the_hint_after_publishing_uses_the_sample(capfd: Output):
     said = hint_of(ONE_MODEL, capfd, sample=[[1, 2]])
-    assert said[-1].endswith("serai call demo/fresh -d '[[1, 2]]'")
+    assert said[-1].endswith("serai call demo/fresh/1.0.0 -d '[[1, 2]]'")
 
 
 def test_the_hint_for_code_is_any_input(capfd: Output):
-    assert hint_of(f'language = "python"\n{TWO_MODELS}', capfd)[-1].endswith("serai call demo/fresh -d INPUT")
+    assert hint_of(f'language = "python"\n{TWO_MODELS}', capfd)[-1].endswith("serai call demo/fresh/1.0.0 -d INPUT")
 
 
 def test_the_hint_for_a_model_alone_speaks_of_numbers_and_shapes(capfd: Output):
     said = hint_of(ONE_MODEL, capfd, sample=[0] * 784)
     assert "JSON numbers" in said[0]
-    assert said[1].endswith("serai call demo/fresh -d '[[…]]'")
+    assert said[1].endswith("serai call demo/fresh/1.0.0 -d '[[…]]'")
     assert "GET /v2/models/demo/fresh " in said[2]
 
 

@@ -111,12 +111,12 @@ def _words(process: psutil.Process) -> list[str]:
         return []
 
 
-def left_overs(service: Service) -> list[str]:
+def left_overs(service: Service, *, with_processes: bool = True) -> list[str]:
     home = service.home
     found = [str(path) for path in home.glob("run/push-*")] + [str(path) for path in home.glob("code/.part-*")]
     for pattern in ("objects/tmp_objdir*", "objects/incoming*", "objects/pack/tmp_*", "**/*.lock"):
         found += [str(path) for path in (home / "git").glob(f"*.git/{pattern}")]
-    return found + [" ".join(_words(one)) for one in boxes(service)]
+    return found + [" ".join(_words(one)) for one in (boxes(service) if with_processes else ())]
 
 
 def kill_client(pushed: Pushed, pushing: subprocess.Popen[bytes]) -> None:
@@ -207,21 +207,22 @@ def test_what_is_killed_at_any_moment_moves_branch_and_version_together(pushed: 
             assert after == before and pushing.returncode != 0
 
 
-def test_nothing_is_left_when_serai_stops_while_it_builds(tmp_path: Path) -> None:
+def test_a_stop_lets_a_push_end_and_leaves_nothing(tmp_path: Path) -> None:
     with Service(tmp_path / "home", "--spares", "0") as service:
         folder = write_algorithm(tmp_path / "stopped", "", extra='[sample]\ninput = "sample"\n')
         pushed = Pushed(service, folder)
-        commit = pushed.change("never", seconds=60)
+        commit = pushed.change("in time", seconds=3)
         pushing = pushed.begin()
         until(lambda: boxes(service) and pushed.is_building(commit), "the build runs")
         before = processes(service)
         assert service.stop() == 0
-        assert pushing.wait(30) != 0
+        _, said = pushing.communicate(timeout=30)
+        assert pushing.returncode == 0, said
         assert psutil.wait_procs(before, timeout=10)[1] == []
-        assert pushed.statuses() == {commit: "interrupted"}
+        assert pushed.statuses() == {commit: "succeeded"} and pushed.repository.head().commit == commit
         pushed.catalogue.close()
         groups = [path for path in Path("/sys/fs/cgroup").glob("*/serai-*") if path.is_dir()]
         pids = {str(one.pid) for one in before}
         ours = [group for group in groups if pids & set(group.name.split("-"))]
         assert not [file for group in ours for file in group.rglob("cgroup.procs") if file.read_text()]
-        assert not list((tmp_path / "home/run").glob("push-*")) and not list((tmp_path / "home/code").glob(".part-*"))
+        assert left_overs(service, with_processes=False) == []

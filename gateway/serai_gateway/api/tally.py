@@ -28,6 +28,7 @@ OUTCOMES = (
     "crashed",
     "unavailable",
     "deadline_exceeded",
+    "no_space",
 )
 _PLACE = {outcome: at for at, outcome in enumerate(OUTCOMES)}
 

@@ -31,6 +31,8 @@ _MAX_FILE_BYTES = 4 * 1024**3
 #: Raise it when the way we install changes, so that old environments are made anew.
 _FORMAT = 1
 
+#: uv's line about the interpreter says where it lies on this machine, which is no author's affair.
+_OF_UV = ("Using CPython ", "Using Python ")
 #: How uv says that the index did not answer.
 _OFFLINE = ("error sending request", "dns error", "Failed to fetch", "client error (Connect)", "timed out", "offline")
 
@@ -84,7 +86,7 @@ def _install(requirements: tuple[str, ...], python: str, part: Path, log: Log, t
         cwd=part,  # empty, so no configuration of a project is found in it
         env=clean_environment() | {"UV_NO_PROGRESS": "1", "UV_PYTHON_DOWNLOADS": "never"},
         timeout_s=timeout_s,
-        log=log,
+        log=lambda line: None if line.startswith(_OF_UV) else log(line),
         max_file_bytes=_MAX_FILE_BYTES,
         check=lambda: check_disk(part, "the installation was stopped"),
     )
@@ -109,7 +111,8 @@ def _check(part: Path) -> None:
 def _explain(finished: Finished) -> BuildError:
     if any(sign in finished.tail for sign in _OFFLINE):
         return FetchFailed(f"{FILE}: the package index did not answer; try again later:\n{finished.tail}")
-    return BuildError(f"{FILE}: cannot be installed (only packages with wheels can):\n{finished.tail}")
+    said = "\n".join(line for line in finished.tail.split("\n") if not line.startswith(_OF_UV))
+    return BuildError(f"{FILE}: cannot be installed (only packages with wheels can):\n{said}")
 
 
 def _uv() -> str:

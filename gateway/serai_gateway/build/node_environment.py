@@ -7,6 +7,7 @@ without network. Both run in a sandbox; what the first is told of this machine's
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections import deque
@@ -39,6 +40,11 @@ _FETCH = (
     "--allow-remote=all",
 )  # fmt: skip
 _OFFLINE = ("ENOTFOUND", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT", "EAI_AGAIN", "ERR_SOCKET_TIMEOUT", "ENETUNREACH")
+#: Of what Node says of a file that is no JavaScript: its own frames and version, which are no author's affair.
+_OF_NODE = ("    at ", "Node.js v")
+_MAX_SHOWN_CHARS = 2000
+#: Where npm keeps a log of its own, which goes with the sandbox.
+_OF_NPM = re.compile(r"A complete log of this run can be found in|/tmp/npm/_logs/")
 #: Lines for the message of a failure, and lines that npm's reason is looked for in: dumps of objects come with it.
 _NUM_SAID, _NUM_ERRORS = 8, 100
 #: Runs npm with our proxy as its only way out.
@@ -106,9 +112,11 @@ def check_javascript(files: Path, entry: str, home: Path) -> None:
     path = f"src/{entry}.js"
     if not (files / path).is_file():
         raise BuildError(f"there is no {path}; the file is named like the algorithm, or by entry = …")
-    done = run_in_box(home, "node", ["node", "--check", path], files, lambda line: None, timeout_s=60.0)
+    said: list[str] = []
+    done = run_in_box(home, "node", ["node", "--check", path], files, said.append, timeout_s=60.0)
     if done.code != 0:
-        raise BuildError(f"{path} is not JavaScript:\n{done.tail.replace(ALGORITHM + '/', '')}")
+        shown = "\n".join(line for line in said if not line.startswith(_OF_NODE)).replace(ALGORITHM + "/", "")
+        raise BuildError(f"{path} is not JavaScript:\n{shown[:_MAX_SHOWN_CHARS]}")
 
 
 def _read(files: Path) -> Packages | None:
@@ -189,6 +197,8 @@ class _Said:
         self._others: deque[str] = deque(maxlen=_NUM_SAID)
 
     def __call__(self, line: str) -> None:
+        if _OF_NPM.search(line):
+            return
         self._log(line)
         if not line.startswith(("npm error", "npm ERR!")):
             self._others.append(line)

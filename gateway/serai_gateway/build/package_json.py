@@ -72,8 +72,9 @@ def _written(document: dict[str, Any]) -> str:
 def _object(text: str, file: str) -> dict[str, Any]:
     try:
         document = json.loads(text)
-    except (ValueError, RecursionError):
-        raise InvalidRequirements(f"{file}: is not JSON") from None
+    except (ValueError, RecursionError) as error:
+        where = f" (line {error.lineno}: {error.msg})" if isinstance(error, json.JSONDecodeError) else ""
+        raise InvalidRequirements(f"{file}: is not JSON{where}") from None
     return _dictionary(document, file)
 
 

@@ -212,8 +212,10 @@ class _Build:
         """What the commit says it is, which must be what its repository is."""
         about, algorithm = read_manifest(part), self.algorithm
         if (about.owner.lower(), about.name.lower()) != (algorithm.owner.lower(), algorithm.name.lower()):
+            file = sections.FILE if (part / sections.FILE).is_file() else algorithmia_conf.FILE
             raise InvalidManifest(
-                f"the manifest says {about.owner}/{about.name}, the repository is {algorithm.owner}/{algorithm.name}"
+                f"the manifest says {about.owner}/{about.name}, the repository is {algorithm.owner}/{algorithm.name}; "
+                f"change owner or name in {file}, or push to /git/{about.owner}/{about.name}.git"
             )
         problem = network_problem(self.home)
         if not (part / sections.FILE).is_file():

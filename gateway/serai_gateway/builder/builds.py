@@ -25,7 +25,7 @@ _log = get_logger("builder")
 #: What ends a build is either the author's affair, with a message, or a bug of ours.
 AUTHORS_AFFAIRS = (BuildError, CatalogueError, FileStoreError, GitError, InvalidVersion)
 
-_CALLED_OFF = "it was called off: whoever pushed has gone"
+_CALLED_OFF = "it was called off: whoever pushed has gone, or Serai was stopped"
 _INTERRUPTED = "Serai is stopping; push or publish again"
 
 

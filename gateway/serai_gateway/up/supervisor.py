@@ -92,6 +92,9 @@ class Supervisor:
         if self._stop.is_set() and number == signal.SIGINT:  # asked twice: no more patience
             for daemon in self._daemons:
                 daemon.kill()
+        elif self._daemons:
+            grace_s = self._options.grace_s
+            self._say(f"stopping; what runs gets {grace_s:g} s to finish (Ctrl-C again: none)")
         self._stop.set()
 
     def _bind(self) -> None:

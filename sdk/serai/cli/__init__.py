@@ -11,7 +11,7 @@ from importlib import import_module
 from serai import __version__
 from serai.cli._connection import VALUED_OPTIONS, add_connection_options
 from serai.cli._terminal import complain, say
-from serai.errors import Forbidden, NotFound, SeraiError, Unauthorized
+from serai.errors import Conflict, Forbidden, NotFound, SeraiError, Unauthorized
 
 #: Command -> what it does in one line; the module has the command's name.
 COMMANDS = {
@@ -51,7 +51,7 @@ example:
 
 
 #: Of the management API.
-_NO_SUCH_ALGORITHM, _NOT_AUTHORIZED = 1000, 2001
+_NO_SUCH_ALGORITHM, _PUBLISHED_ALREADY, _NOT_AUTHORIZED = 1000, 1007, 2001
 
 _WHERE_KEYS_COME_FROM = (
     "the key is taken from --key, SERAI_API_KEY or a profile; for a server on this machine also from operator.key "
@@ -113,6 +113,8 @@ def _hint(error: SeraiError) -> str:
         return "this is for its owner, or for the operator; `serai keys` says whose key this is"
     if isinstance(error, NotFound) and error.number == _NO_SUCH_ALGORITHM:
         return "it may be private to somebody else; `serai algorithms` lists what you may call"
+    if isinstance(error, Conflict) and error.number == _PUBLISHED_ALREADY:
+        return "`serai builds OWNER/NAME --compile` builds the same commit again, and `serai publish` then numbers that"
     return ""
 
 

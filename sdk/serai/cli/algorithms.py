@@ -45,7 +45,8 @@ def run(args: argparse.Namespace) -> int:
     show_table(("NAME", "VERSION", "FOR", "TAGLINE"), [_row(info) for info in found])
     if not found:
         of = f" of {owner}" if owner else ""
-        say(f"no algorithms{of}" + (f" match {args.query!r}" if args.query else " yet: `serai new NAME` begins one"))
+        what = f" match {args.query!r}" if args.query else ""
+        say(f"no algorithms{of}{what}" + (" yet: `serai new NAME` begins one" if args.mine and not args.query else ""))
     return 0
 
 

@@ -60,7 +60,9 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         show_json([key.to_dict() for key in found])
     else:
-        show_table(("ID", "LABEL", "KEY", "MAY", "MADE", "ALGORITHMS"), [_row(key) for key in found])
+        show_table(("ID", "OWNER", "LABEL", "KEY", "MAY", "MADE", "ALGORITHMS"), [_row(key) for key in found])
+        if not found:
+            say(f"no keys of {args.organization or args.user} yet: `serai keys add LABEL` makes one")
     return 0
 
 
@@ -90,7 +92,8 @@ def _remove(holder: "UserHandle | OrganizationHandle", args: argparse.Namespace)
 
 
 def _row(key: "Key") -> tuple[str, ...]:
-    return key.id[:_SHORT], key.label, key.mask, _may(key), local(key.created_at), ", ".join(key.algorithms)
+    algorithms = ", ".join(key.algorithms)
+    return key.id[:_SHORT], key.owner, key.label, key.mask, _may(key), local(key.created_at), algorithms
 
 
 def _may(key: "Key") -> str:

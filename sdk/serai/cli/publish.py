@@ -96,31 +96,45 @@ def _publish_pushed(args: argparse.Namespace) -> int:
     for alert in version.alerts:
         say(alert)
     name = f"{algorithm.reference.owner}/{algorithm.reference.name}"
-    say(f"published for {'all' if version.public else 'its owner'}; call it with")
+    say(f"{_published(version.public)}; call it with")
     sample = version.sample_input
     is_short = 0 < len(sample) <= _MAX_SAMPLE and sample.isprintable()
-    say(f"  {program()} call {name} -d {shlex.quote(sample) if is_short else 'INPUT'}")
+    what = _callable_name(name, version.number or version.hash, version.public)
+    say(f"  {program()} call {what} -d {shlex.quote(sample) if is_short else 'INPUT'}")
     show_text(f"{name}/{version.number}")
     return 0
 
 
 def _how_to_call(version: "PublishedVersion", manifest: dict[str, Any]) -> list[str]:
     """What to type next. An algorithm without code takes no text, and with several models no calls at all."""
-    name = f"{version.owner}/{version.name}"
+    name, is_public = f"{version.owner}/{version.name}", version.details.get("visibility") == "public"
+    published = _published(is_public)
     models = [] if manifest.get("algorithm", {}).get("language") else list(manifest.get("models", {}))
     if len(models) > 1:
         paths = [f"  POST /v2/models/{name}/{model}/infer" for model in models]
-        return ["published; it has no code, so each of its models is called by itself (docs/v2.md says how):", *paths]
-    call, sample = f"  {program()} call {name} -d", _sample(version)
-    if sample:
-        return ["published; call it with", f"{call} {sample}"]
+        return [
+            f"{published}; it has no code, so each of its models is called by itself (docs/v2.md says how):",
+            *paths,
+        ]
+    call = f"  {program()} call {_callable_name(name, version.version, is_public)} -d"
+    if sample := _sample(version):
+        return [f"{published}; call it with", f"{call} {sample}"]
     if models:
         return [
-            "published; call it with the JSON numbers of its input, as many and as deeply nested as its shape says,",
+            f"{published}; call it with the JSON numbers of its input, as many and as deeply nested as its shape says,",
             f"{call} '[[…]]'",
             f"with a dictionary of them by name where it has several; GET /v2/models/{name} tells names and shapes",
         ]
-    return ["published; call it with", f"{call} INPUT"]
+    return [f"{published}; call it with", f"{call} INPUT"]
+
+
+def _published(is_public: bool) -> str:
+    return f"published for {'all' if is_public else 'its owner'}"
+
+
+def _callable_name(name: str, number: str, is_public: bool) -> str:
+    """With its number where a call without one may get another version: a public one goes first."""
+    return name if is_public else f"{name}/{number}"
 
 
 def _sample(version: "PublishedVersion") -> str:

@@ -73,7 +73,7 @@ async def caller_of(scope: Scope, cache: CatalogueCache) -> Caller | None:
         raise _refuse() from None
     caller = await cache.caller_of_key(password) if password.isascii() else None
     if caller is None:
-        raise _refuse()
+        raise _refuse("unknown or revoked API key: ")
     return caller
 
 
@@ -108,8 +108,8 @@ def find_target(catalogue: Catalogue, caller: Caller | None, asked: Asked) -> Ta
     return Target(account, owner, algorithm)
 
 
-def _refuse() -> Unauthenticated:
-    return Unauthenticated("give your user name, and an API key as the password", headers=_CHALLENGE)
+def _refuse(why: str = "") -> Unauthenticated:
+    return Unauthenticated(f"{why}give your user name, and an API key as the password", headers=_CHALLENGE)
 
 
 def _no_such(caller: Caller | None, asked: Asked) -> Unauthenticated | NoSuchRepository:

@@ -60,8 +60,10 @@ async def administered_algorithm(request: Request) -> tuple[Caller, Algorithm]:
 
 
 async def check_administers(request: Request, caller: Caller, algorithm: Algorithm) -> None:
-    """Raises ManagementError."""
-    await _check(request, caller, algorithm, may_administer)
+    """Raises ManagementError; members are told whose affair it is."""
+    await _check(
+        request, caller, algorithm, may_administer, f"only owners of {algorithm.owner} may do this, not its members"
+    )
 
 
 async def check_opens(request: Request, caller: Caller, algorithm: Algorithm, wanted: str | None) -> None:
@@ -104,9 +106,13 @@ async def _algorithm(request: Request, caller: Caller | None) -> Algorithm:
 
 
 async def _check(
-    request: Request, caller: Caller, algorithm: Algorithm, may: Callable[[Account | None, Account], bool]
+    request: Request,
+    caller: Caller,
+    algorithm: Algorithm,
+    may: Callable[[Account | None, Account], bool],
+    to_members: str = "",
 ) -> None:
     catalogue: Catalogue = request.app.state.catalogue
     owner = await asyncio.to_thread(catalogue.account_named, algorithm.owner)
     if not may(caller.account, owner):
-        raise ManagementError(Codes.NOT_AUTHORIZED)
+        raise ManagementError(Codes.NOT_AUTHORIZED, to_members if may_manage(caller.account, owner) else "")
