@@ -1,6 +1,5 @@
 """The catalogue: accounts, keys, algorithms, versions, builds."""
 
-from serai_gateway.catalogue.base import Catalogue, belongs_to, check_name, may_administer, may_manage
 from serai_gateway.catalogue.errors import (
     AlreadyPublished,
     BreaksPromise,
@@ -16,6 +15,7 @@ from serai_gateway.catalogue.errors import (
     UnknownSchema,
 )
 from serai_gateway.catalogue.operator import Operator, ensure_operator
+from serai_gateway.catalogue.protocol import Catalogue
 from serai_gateway.catalogue.records import (
     Account,
     AccountPage,
@@ -43,6 +43,7 @@ from serai_gateway.catalogue.records import (
     Version,
     VersionPage,
 )
+from serai_gateway.catalogue.rules import belongs_to, check_name, may_administer, may_manage
 from serai_gateway.catalogue.sql import SqlCatalogue, open_catalogue
 
 __all__ = [

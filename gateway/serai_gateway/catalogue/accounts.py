@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from serai_gateway.catalogue.base import MAX_PAGE_SIZE, PAGE_SIZE, check_name
 from serai_gateway.catalogue.database import Database, touch
 from serai_gateway.catalogue.errors import InUse, LastOwner, NotFound, Taken
 from serai_gateway.catalogue.records import Account, AccountKind, AccountPage, Role
+from serai_gateway.catalogue.rules import MAX_PAGE_SIZE, PAGE_SIZE, check_name
 from serai_gateway.catalogue.tables import accounts, algorithms, api_keys, members, retired_names
 
 

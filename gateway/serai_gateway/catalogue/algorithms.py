@@ -9,10 +9,10 @@ import msgspec
 import sqlalchemy as sa
 
 from serai_gateway.catalogue.accounts import check_exists
-from serai_gateway.catalogue.base import check_name, may_manage
 from serai_gateway.catalogue.database import Database, touch
 from serai_gateway.catalogue.errors import InUse, NotFound, Taken
 from serai_gateway.catalogue.records import Account, Algorithm, Visibility
+from serai_gateway.catalogue.rules import check_name, may_manage
 from serai_gateway.catalogue.tables import accounts, algorithms, builds, call_errors, insights, secrets, versions
 from serai_gateway.traffic import check_routing
 

@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from serai_gateway.catalogue.base import MAX_LOG_CHARS, MAX_PAGE_SIZE, PAGE_SIZE
 from serai_gateway.catalogue.database import Database
 from serai_gateway.catalogue.errors import NotFound
 from serai_gateway.catalogue.records import Algorithm, Build, BuildStatus
+from serai_gateway.catalogue.rules import MAX_LOG_CHARS, MAX_PAGE_SIZE, PAGE_SIZE
 from serai_gateway.catalogue.tables import builds
 
 

@@ -8,10 +8,10 @@ import sqlalchemy as sa
 
 from serai_gateway import versions as numbers
 from serai_gateway.catalogue.algorithms import find_with_owner
-from serai_gateway.catalogue.base import MAX_PAGE_SIZE, PAGE_SIZE, may_manage
 from serai_gateway.catalogue.database import Database
 from serai_gateway.catalogue.errors import NotFound
 from serai_gateway.catalogue.records import Account, Algorithm, ContentInUse, Model, Version, VersionPage
+from serai_gateway.catalogue.rules import MAX_PAGE_SIZE, PAGE_SIZE, may_manage
 from serai_gateway.catalogue.tables import accounts, algorithms, versions
 from serai_gateway.traffic import Routing, most
 

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from serai_gateway.catalogue.base import MAX_PAGE_SIZE, PAGE_SIZE
 from serai_gateway.catalogue.call_errors import prune
 from serai_gateway.catalogue.database import Database
 from serai_gateway.catalogue.records import Insight, InsightPage, Reported
+from serai_gateway.catalogue.rules import MAX_PAGE_SIZE, PAGE_SIZE
 from serai_gateway.catalogue.tables import accounts, algorithms, insights, versions
 
 #: How many reports are kept of one algorithm: the newest.

@@ -11,9 +11,9 @@ import sqlalchemy as sa
 
 from serai_gateway import versions as numbers
 from serai_gateway.catalogue.algorithms import algorithm_of, select_algorithm
-from serai_gateway.catalogue.base import MAX_PAGE_SIZE, PAGE_SIZE
 from serai_gateway.catalogue.database import Database
 from serai_gateway.catalogue.records import Account, Algorithm, Listing, Page
+from serai_gateway.catalogue.rules import MAX_PAGE_SIZE, PAGE_SIZE
 from serai_gateway.catalogue.tables import accounts, algorithms, versions
 from serai_gateway.traffic import most
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from serai_gateway.catalogue import keys
-from serai_gateway.catalogue.base import Catalogue
 from serai_gateway.catalogue.errors import Taken
+from serai_gateway.catalogue.protocol import Catalogue
 from serai_gateway.catalogue.records import Account
 
 

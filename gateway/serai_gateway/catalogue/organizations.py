@@ -10,10 +10,10 @@ from collections.abc import Mapping
 import sqlalchemy as sa
 
 from serai_gateway.catalogue.accounts import insert_account
-from serai_gateway.catalogue.base import MAX_PAGE_SIZE, PAGE_SIZE, check_name
 from serai_gateway.catalogue.database import Database, touch
 from serai_gateway.catalogue.errors import LastOwner, NotFound, TooMany
 from serai_gateway.catalogue.records import Account, Member, MemberPage, Role
+from serai_gateway.catalogue.rules import MAX_PAGE_SIZE, PAGE_SIZE, check_name
 from serai_gateway.catalogue.tables import accounts, members
 
 #: Organizations that an account may belong to: all of them are looked at whenever it calls.

@@ -5,7 +5,6 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from serai_gateway.catalogue.algorithms import Algorithms
-from serai_gateway.catalogue.base import Catalogue
 from serai_gateway.catalogue.builds import Builds
 from serai_gateway.catalogue.call_errors import CallErrors
 from serai_gateway.catalogue.callers import Callers
@@ -15,6 +14,7 @@ from serai_gateway.catalogue.insights import Insights
 from serai_gateway.catalogue.listing import Lists
 from serai_gateway.catalogue.migrate import migrate
 from serai_gateway.catalogue.organizations import Organizations
+from serai_gateway.catalogue.protocol import Catalogue
 from serai_gateway.catalogue.publishing import Publishing
 from serai_gateway.catalogue.secrets import Secrets
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from serai_gateway.catalogue.base import Catalogue
+from serai_gateway.catalogue.protocol import Catalogue
 from serai_gateway.catalogue.records import Account, Algorithm, NewVersion, Version
 from serai_gateway.catalogue.sql import open_catalogue
 

@@ -16,7 +16,7 @@ from serai_gateway.api.management.answers import json_answer
 from serai_gateway.api.management.ids import public_id
 from serai_gateway.api.who import caller_of
 from serai_gateway.catalogue import Account, Algorithm, Catalogue, InvalidName, check_name
-from serai_gateway.catalogue.base import MAX_PAGE_SIZE
+from serai_gateway.catalogue.rules import MAX_PAGE_SIZE
 
 
 async def list_owned(request: Request) -> Response:

@@ -7,7 +7,7 @@ import msgspec
 from starlette.requests import Request
 
 from serai_gateway.api.management.errors import Codes, ManagementError
-from serai_gateway.catalogue.base import MAX_PAGE_SIZE, PAGE_SIZE
+from serai_gateway.catalogue.rules import MAX_PAGE_SIZE, PAGE_SIZE
 from serai_gateway.errors import TooLarge
 from serai_gateway.strict_json import NotJson, check_json
 

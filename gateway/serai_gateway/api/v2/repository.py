@@ -8,7 +8,7 @@ import msgspec
 from serai_gateway.api.v2.models import FoundModel, models_of
 from serai_gateway.caches import CatalogueCache
 from serai_gateway.catalogue import Account, Catalogue
-from serai_gateway.catalogue.base import MAX_PAGE_SIZE
+from serai_gateway.catalogue.rules import MAX_PAGE_SIZE
 from serai_gateway.errors import InvalidRequest, NotFound
 from serai_gateway.files import NoSuchFile
 from serai_gpu_pool.snapshot import ModelView
