@@ -125,7 +125,7 @@ class GitHttp:
                 settings={"core.hooksPath": place}, writable=True, read_only=((hook.folder, INSIDE),),
             ) as backend:  # fmt: skip
                 try:
-                    await _relay(backend, receive, send)
+                    await _relay(backend, receive, send, is_push=True)
                 finally:
                     if not push.has_answered:  # git ended without asking, or its client has gone
                         talking.cancel()
@@ -142,10 +142,10 @@ class GitHttp:
             await in_git_thread(repository.tidy)
 
 
-async def _relay(backend: Backend, receive: Receive, send: Send) -> None:
+async def _relay(backend: Backend, receive: Receive, send: Send, *, is_push: bool = False) -> None:
     """Body in, answer out, until git has said all. Raises ConnectionError when the client goes before that."""
     feeding = asyncio.create_task(_feed(backend, receive))
-    answering = asyncio.create_task(_answer(backend, send))
+    answering = asyncio.create_task(_answer(backend, send, is_push))
     try:
         await asyncio.wait((feeding, answering), return_when=asyncio.FIRST_COMPLETED)
         if not answering.done():
@@ -170,7 +170,7 @@ async def _feed(backend: Backend, receive: Receive) -> None:
             backend.end_input()
 
 
-async def _answer(backend: Backend, send: Send) -> None:
+async def _answer(backend: Backend, send: Send, is_push: bool) -> None:
     try:
         head = await backend.read_head()
     except asyncio.IncompleteReadError:
@@ -179,7 +179,9 @@ async def _answer(backend: Backend, send: Send) -> None:
     await send({"type": "http.response.start", "status": head.status, "headers": headers})
     while piece := await backend.read():
         await send({"type": "http.response.body", "body": piece, "more_body": True})
-    await backend.wait()
+    if await backend.wait() != 0 and is_push:
+        # A client would wait for the rest of an answer that looks complete; one that is cut it takes for an error.
+        raise ConnectionResetError("git ended before its answer did")
     await send({"type": "http.response.body", "body": b""})
 
 
