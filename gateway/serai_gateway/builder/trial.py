@@ -59,7 +59,7 @@ class Trial:
         running.result()
         took = f"after {time.monotonic() - started:.2f} s"
         if value is None:
-            log(f"loaded {took}; not run, as there is no sample: [sample] input = … in algorithm.toml is one")
+            log(f"loaded {took}; there is no sample, so it was not run: [sample] input = … in algorithm.toml")
         else:
             log(f"tried the sample: it answered {took}")
 
