@@ -217,19 +217,18 @@ class _Build:
                 f"the manifest says {about.owner}/{about.name}, the repository is {algorithm.owner}/{algorithm.name}; "
                 f"change owner or name in {file}, or push to /git/{about.owner}/{about.name}.git"
             )
-        problem = network_problem(self.home)
         if not (part / sections.FILE).is_file():
-            return self._with_settings(about, problem)
-        if about.permissions.network and problem:
+            return self._with_settings(about)
+        if about.permissions.network and (problem := network_problem(self.home)):
             raise InvalidManifest(f"permissions.network: this server cannot give it: {problem}")
         return about
 
-    def _with_settings(self, about: Manifest, network_problem: str) -> Manifest:
+    def _with_settings(self, about: Manifest) -> Manifest:
         """An algorithmia.conf says nothing of permissions: they are the algorithm's settings."""
         settings = self.algorithm.settings
         network = settings.get("network_access") == "full"
-        if network and network_problem:
-            self.log(f"built without network, which this server cannot give: {network_problem}")
+        if network and (problem := network_problem(self.home)):
+            self.log(f"built without network, which this server cannot give: {problem}")
             network = False
         calls = settings.get("pipeline_enabled", about.permissions.calls)
         about = msgspec.structs.replace(about, permissions=Permissions(network=network, calls=calls is True))
