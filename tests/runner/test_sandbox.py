@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from serai.box import bubblewrap
 from serai.box.cgroups import Cgroups
 from serai.ipc.messages import Failure, Limits, Refusal, Result
 from serai_runner.sandbox import Box, SandboxUnavailable, base, choose_sandbox
@@ -382,7 +383,15 @@ def test_without_a_sandbox_algorithmia_repositories_are_refused_with_the_reason(
         Plain(tmp_path, NO_GROUPS).start(Box(1, spec, NO_LIMITS), 1, RecordedBox())
 
 
-def test_asking_for_bubblewrap_where_there_is_none_stops_the_start(tmp_path, monkeypatch):
+@pytest.fixture
+def forgotten_probe():
+    """What this process has learnt of the machine's bwrap is asked anew, and what it learns here forgotten."""
+    bubblewrap.probe.cache_clear()
+    yield
+    bubblewrap.probe.cache_clear()
+
+
+def test_asking_for_bubblewrap_where_there_is_none_stops_the_start(tmp_path, monkeypatch, forgotten_probe):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SandboxUnavailable, match="install the package bubblewrap"):
         choose_sandbox(Settings(tmp_path, sandbox="bubblewrap"))
