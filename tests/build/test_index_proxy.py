@@ -99,8 +99,9 @@ def connect(door) -> socket.socket:
 def say(door, text: str) -> bytes:
     """The whole answer to these bytes."""
     with connect(door) as sock:
-        sock.sendall(text.encode())
         answer = b""
+        with contextlib.suppress(BrokenPipeError):  # it has answered, and hung up, before it was asked
+            sock.sendall(text.encode())
         with contextlib.suppress(ConnectionResetError):
             while data := sock.recv(65536):
                 answer += data
