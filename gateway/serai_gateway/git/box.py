@@ -60,7 +60,6 @@ class Started(NamedTuple):
 
     words: list[str]
     environment: dict[str, str]  # for whoever starts it; what git itself gets is in the words, if there is a box
-    place: str  # of the repository, for the command
     descriptors: tuple[int, ...]  # to be passed on to the process
 
 
@@ -95,7 +94,7 @@ def git_box(
             _groups.group(MEMORY_BYTES, MAX_PIDS) as group,
         ):
             passed_on = tuple(descriptor for descriptor in (filter_fd, held) if descriptor is not None)
-            yield Started(group.wrap(words) if group else words, {} if is_boxed else given, place, passed_on)
+            yield Started(group.wrap(words) if group else words, {} if is_boxed else given, passed_on)
     finally:
         if filter_fd is not None:
             os.close(filter_fd)

@@ -7,7 +7,7 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -30,13 +30,21 @@ def check_quarantine(name: str) -> str:
     return name
 
 
+def _variables(quarantine: str) -> dict[str, str]:
+    """Where git finds its objects. Raises GitError."""
+    variables = {"GIT_DIR": "{place}"}
+    if check_quarantine(quarantine):
+        variables["GIT_OBJECT_DIRECTORY"] = f"{{place}}/objects/{quarantine}"
+        variables["GIT_ALTERNATE_OBJECT_DIRECTORIES"] = "{place}/objects"
+    return variables
+
+
 def run_git(
     home: Path,
     repository: Path,
     *words: str,
     quarantine: str = "",
     writable: bool = False,
-    read_only: Sequence[tuple[Path, str]] = (),
     expected: tuple[int, ...] = (0,),
     script: bool = False,
 ) -> bytes:
@@ -47,12 +55,8 @@ def run_git(
         script: `words` are a script for /bin/sh and its arguments, instead of git's.
     """
     command = ["/bin/sh", "-c", words[0], "sh", *words[1:]] if script else ["git", *words]
-    variables = {"GIT_DIR": "{place}"}
-    if check_quarantine(quarantine):
-        variables["GIT_OBJECT_DIRECTORY"] = f"{{place}}/objects/{quarantine}"
-        variables["GIT_ALTERNATE_OBJECT_DIRECTORIES"] = "{place}/objects"
     with (
-        git_box(home, repository, command, variables=variables, writable=writable, read_only=read_only) as started,
+        git_box(home, repository, command, variables=_variables(quarantine), writable=writable) as started,
         _popen(started.words, started.environment, started.descriptors, repository) as process,
     ):
         output, complaint = _finish(process)
@@ -97,12 +101,8 @@ def talk_to_git(
     writable: bool = False,
 ) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
     """Input and output of a git command that answers while it is written to. Raises GitError if it ends badly."""
-    variables = {"GIT_DIR": "{place}"}
-    if check_quarantine(quarantine):
-        variables["GIT_OBJECT_DIRECTORY"] = f"{{place}}/objects/{quarantine}"
-        variables["GIT_ALTERNATE_OBJECT_DIRECTORIES"] = "{place}/objects"
     with (
-        git_box(home, repository, ["git", *words], variables=variables, writable=writable) as started,
+        git_box(home, repository, ["git", *words], variables=_variables(quarantine), writable=writable) as started,
         _popen(started.words, started.environment, started.descriptors, repository) as process,
     ):
         assert process.stdin is not None, "asked for a pipe"

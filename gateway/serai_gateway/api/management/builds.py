@@ -7,7 +7,6 @@ GET  …/scm/status
 """
 
 import asyncio
-from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,8 +14,9 @@ from starlette.responses import Response
 from serai_gateway.api.management.answers import json_answer
 from serai_gateway.api.management.errors import Codes, ManagementError
 from serai_gateway.api.management.ids import internal_id, public_id
+from serai_gateway.api.management.pages import page_answer
 from serai_gateway.api.management.requests import page_of
-from serai_gateway.api.management.shapes import build_object, page, version_response
+from serai_gateway.api.management.shapes import build_object, version_response
 from serai_gateway.api.management.targets import both_ways, managed_algorithm
 from serai_gateway.api.publish import error_of
 from serai_gateway.catalogue import Algorithm, Build, Catalogue, NotFound, Version
@@ -52,12 +52,8 @@ async def list_builds(request: Request) -> Response:
     results = await asyncio.to_thread(
         lambda: [build_object(build, _version_of(catalogue, algorithm, build)) for build in builds]
     )
-    following, link = None, None
-    if len(found) > limit:
-        following = public_id(builds[-1].id)
-        asked = urlencode({"limit": limit, "marker": following})
-        link = f"{request.app.state.settings.public_url}{request.url.path}?{asked}"
-    return json_answer(page(results, following, link))
+    following = public_id(builds[-1].id) if len(found) > limit else None
+    return page_answer(request, results, following, limit)
 
 
 async def get_build(request: Request) -> Response:

@@ -10,7 +10,6 @@ import asyncio
 import re
 import time
 from typing import Any
-from urllib.parse import urlencode
 
 import msgspec
 from starlette.requests import Request
@@ -21,8 +20,8 @@ from serai.ipc.messages import Bound
 from serai_gateway.api.inside import bound_of
 from serai_gateway.api.management.answers import json_answer
 from serai_gateway.api.management.errors import Codes, ManagementError
+from serai_gateway.api.management.pages import page_answer
 from serai_gateway.api.management.requests import page_of, read_json
-from serai_gateway.api.management.shapes import page
 from serai_gateway.api.management.targets import both_ways, managed_algorithm
 from serai_gateway.api.management.times import iso_time
 from serai_gateway.api.who import caller_of
@@ -67,11 +66,7 @@ async def list_insights(request: Request) -> Response:
     catalogue: Catalogue = request.app.state.catalogue
     found = await asyncio.to_thread(catalogue.insights_of, algorithm.id, limit=limit, marker=marker)
     results = [_shown(insight, algorithm) for insight in found.results]
-    following = None
-    if found.marker:
-        asked = urlencode({"limit": limit, "marker": found.marker})
-        following = f"{request.app.state.settings.public_url}{request.url.path}?{asked}"
-    return json_answer(page(results, found.marker, following))
+    return page_answer(request, results, found.marker, limit)
 
 
 def _checked(metrics: list[_Metric]) -> dict[str, Any]:
