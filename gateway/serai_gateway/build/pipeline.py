@@ -63,6 +63,7 @@ class Source(NamedTuple):
     repository: Repository
     commit: str
     quarantine: str = ""  # where git keeps it while it is not accepted yet
+    expected: str | None = None  # what the head must still be, "" for none yet; None: whatever it is
 
 
 #: Tries a version before anybody can call it: gets its sample, if it has one; raises BuildError with what went wrong.
@@ -188,6 +189,9 @@ class _Build:
     def make(self, probe: Probe | None) -> Version:
         check_disk(self.home, "nothing is built")
         algorithm, hash = self.algorithm, self.source.commit
+        expected = self.source.expected
+        if expected is not None and (self.source.repository.head().commit or "") != expected:
+            raise BuildError("somebody else has pushed meanwhile: fetch, merge, and push again")
         code = self.home / "code"
         code.mkdir(parents=True, exist_ok=True)
         part = code / builder.part_name(self.id)

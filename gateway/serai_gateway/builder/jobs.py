@@ -16,7 +16,7 @@ from serai_gateway.build import (
 from serai_gateway.build.command import Log
 from serai_gateway.builder import messages
 from serai_gateway.catalogue import Account, Algorithm, Catalogue, Version
-from serai_gateway.git import GitError, Repository
+from serai_gateway.git import Repository
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,7 @@ class CommitJob:
     quarantine: str = ""
 
     def run(self, shop: Workshop, build_id: str, log: Log) -> Version:
-        repository = Repository(shop.home, self.algorithm.id)
-        try:
-            if self.expected is not None and (repository.head().commit or "") != self.expected:
-                raise BuildError("somebody else has pushed meanwhile: fetch, merge, and push again")
-        except (BuildError, GitError) as error:
-            shop.catalogue.finish_build(build_id, "failed", f"failed: {error}")
-            raise
-        source = Source(repository, self.commit, self.quarantine)
+        source = Source(Repository(shop.home, self.algorithm.id), self.commit, self.quarantine, self.expected)
         return build_commit(
             source, shop.catalogue, self.algorithm, self.account, log, build_id=build_id, probe=shop.probe
         )

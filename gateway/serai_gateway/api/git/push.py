@@ -117,7 +117,8 @@ class Push:
                 elif event.outcome != "built":
                     await self._refuse(f"\nBuild failed for {named}/{update.new}\n{event.message}\n")
                 else:
-                    await in_git_thread(self._take_branch, plan)
+                    if not expected:  # a first push says which branch is the default
+                        await in_git_thread(self._repository.set_branch, plan.branch)
                     name = f"{self._algorithm.owner}/{self._algorithm.name}"
                     await self._hook.say(f"\nBuild successful for {named}/{update.new}")
                     await self._hook.say(
@@ -125,9 +126,3 @@ class Push:
                     )
                     await self._take()
             await self._git_has_ended.wait()
-
-    def _take_branch(self, plan: Plan) -> None:
-        """A first push says which branch is the default."""
-        head = self._repository.head()
-        if head.branch != plan.branch and head.commit is None:
-            self._repository.set_branch(plan.branch)
