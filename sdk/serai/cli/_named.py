@@ -1,12 +1,13 @@
 """The algorithm that a command is about, and options that several commands have."""
 
 import argparse
+import sys
 from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from serai._requests import parse_reference
-from serai.cli._terminal import say
+from serai.cli._terminal import confirm, say
 
 if TYPE_CHECKING:
     from serai._requests import Reference
@@ -54,3 +55,15 @@ def first(found: Iterable[T], limit: int) -> list[T]:
     if len(some) > limit:
         say(f"there are more than {limit}: --limit N shows more")
     return some[:limit]
+
+
+def is_meant(args: argparse.Namespace, question: str, otherwise: str) -> bool:
+    """Whether `--yes` was given, or somebody at the terminal says so; if not, `otherwise` is said."""
+    if args.yes:
+        return True
+    if not sys.stdin.isatty():
+        args.usage_error("nobody is at a terminal to be asked: --yes says that it is meant")
+    if confirm(question):
+        return True
+    say(otherwise)
+    return False

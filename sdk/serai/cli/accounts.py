@@ -1,12 +1,11 @@
 """List, add and remove the users of this server; the operator's key only."""
 
 import argparse
-import sys
 
 from serai.cli._connection import add_connection_options, connect
-from serai.cli._named import add_json, add_limit, first
+from serai.cli._named import add_json, add_limit, first, is_meant
 from serai.cli._table import show_table
-from serai.cli._terminal import confirm, say, show_json, show_text
+from serai.cli._terminal import say, show_json, show_text
 
 EXAMPLE = """
 `add` makes a user with a key, and prints the key on stdout, once: it is what the user needs, as SERAI_API_KEY.
@@ -62,12 +61,8 @@ def _add(args: argparse.Namespace) -> int:
 
 
 def _remove(args: argparse.Namespace) -> int:
-    if not args.yes:
-        if not sys.stdin.isatty():
-            args.usage_error("nobody is at a terminal to be asked: --yes says that it is meant")
-        if not confirm(f"remove {args.name}? Nobody will have that name again."):
-            say("nobody was removed")
-            return 1
+    if not is_meant(args, f"remove {args.name}? Nobody will have that name again.", "nobody was removed"):
+        return 1
     with connect(args) as client:
         client.user(args.name).delete()
     show_json({"removed": args.name}) if args.json else say(f"{args.name} is removed")

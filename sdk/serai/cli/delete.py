@@ -1,11 +1,10 @@
 """Delete an algorithm with its versions, repository, builds, secrets and logs. There is no way back."""
 
 import argparse
-import sys
 
 from serai.cli._connection import add_connection_options, connect
-from serai.cli._named import add_algorithm, add_json
-from serai.cli._terminal import confirm, say, show_json
+from serai.cli._named import add_algorithm, add_json, is_meant
+from serai.cli._terminal import say, show_json
 
 EXAMPLE = """
 One that was ever published for all is only the operator's to delete: others count on it. Deprecate its versions
@@ -25,12 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if not args.yes:
-        if not sys.stdin.isatty():
-            args.usage_error("nobody is at a terminal to be asked: --yes says that it is meant")
-        if not confirm(f"delete {args.algorithm} with all its versions, its repository and its secrets?"):
-            say("nothing was deleted")
-            return 1
+    question = f"delete {args.algorithm} with all its versions, its repository and its secrets?"
+    if not is_meant(args, question, "nothing was deleted"):
+        return 1
     with connect(args) as client:
         client.algo(str(args.algorithm)).delete()
     show_json({"deleted": str(args.algorithm)}) if args.json else say(f"{args.algorithm} is deleted")
